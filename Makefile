@@ -1,0 +1,32 @@
+# The commands of this project; README.md tells what each does.
+export PORT TABLE_PORT ISSUER_PORT CLAIMS
+
+PYTHON := .venv/bin/python
+
+.PHONY: run services token test clean python node
+
+run: python node
+	@$(PYTHON) infra/local/run.py
+
+services: python node
+	@$(PYTHON) infra/local/run.py --services
+
+token: python
+	@$(PYTHON) infra/local/issuer.py token
+
+test: python node
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/pytest
+
+clean:
+	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
+	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+python:
+	@infra/local/setup.sh python
+
+node:
+	@infra/local/setup.sh node

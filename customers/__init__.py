@@ -1,0 +1,7 @@
+"""The customers of a booking business, in Microsoft Graph's language, on Azure Table Storage.
+
+The arrows between the modules run one way::
+
+    function_app -> api -> identity, table -> model, settings -> keys, errors
+                        -> wire
+"""

@@ -1,0 +1,167 @@
+"""The operations: what each method does at each path, from the token to the answer."""
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import azure.functions as func
+from pydantic_core import PydanticCustomError, from_json
+
+from customers import wire
+from customers.errors import (
+    BadRequest,
+    Detail,
+    GraphError,
+    InternalServerError,
+    MethodNotAllowed,
+    NotFound,
+    ServiceUnavailable,
+)
+from customers.identity import Identity, Permission
+from customers.keys import Births, check_key
+from customers.model import BookingCustomer, NewCustomer
+from customers.settings import Settings
+from customers.table import CustomersTable
+from customers.wire import Request, Surface
+
+_log = logging.getLogger("customers")
+
+
+class Operation(NamedTuple):
+    """What a method does at a path, and the permission that it takes; None where no token is asked for."""
+
+    permission: Permission | None
+    perform: Callable[[Request], Awaitable[func.HttpResponse]]
+
+
+type Operations = Mapping[str, Operation]
+"""The operations of a path, by method."""
+
+
+class Api:
+    """The service, one for the process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._identity = Identity(settings)
+        self._table = CustomersTable(settings)
+        self._births = Births()
+
+    def collection(self, surface: Surface) -> Operations:
+        """``…/customers``."""
+        return {"POST": Operation(Permission.WRITE, partial(self._add, surface))}
+
+    def reference(self, surface: Surface) -> Operations:
+        """``…/customers/$ref``, as Graph's draft documentation spells the add."""
+        return {"POST": Operation(Permission.WRITE, partial(self._add_by_reference, surface))}
+
+    def entity(self, surface: Surface) -> Operations:
+        """``…/customers/{customerId}``."""
+        return {"GET": Operation(Permission.READ, partial(self._get, surface))}
+
+    def health(self) -> Operations:
+        """``/healthz``."""
+        return {"GET": Operation(None, self._health)}
+
+    def nowhere(self) -> Operations:
+        """Any other path."""
+        return {}
+
+    async def answer(self, http: func.HttpRequest, route: str, operations: Operations) -> func.HttpResponse:
+        """Answer a request at a path that has these operations, and log one line of it."""
+        started = time.perf_counter()
+        request = Request(http)
+        try:
+            response = await self._perform(request, operations)
+        except GraphError as problem:
+            response = wire.error(request, problem)
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the trace
+            _log.exception("request-id %s", request.id)
+            response = wire.error(request, InternalServerError("The service failed; nothing is known of the cause."))
+        _log.info(
+            json.dumps(
+                {
+                    "method": request.method,
+                    "route": f"/{route}",
+                    "status": response.status_code,
+                    "milliseconds": round((time.perf_counter() - started) * 1000, 2),
+                    "requestId": request.id,
+                    "businessId": request.business_id,
+                }
+            )
+        )
+        return response
+
+    async def _perform(self, request: Request, operations: Operations) -> func.HttpResponse:
+        if not operations:
+            raise NotFound("There is nothing at this path.")
+        operation = operations.get(request.method)
+        if operation is None:
+            raise MethodNotAllowed(request.method, sorted(operations))
+        if operation.permission is not None:
+            caller = await self._identity.authenticate(request.authorization)
+            caller.require(operation.permission)
+            _check_id("businessId", request.business_id)
+        return await operation.perform(request)
+
+    async def _add(self, surface: Surface, request: Request) -> func.HttpResponse:
+        request.refuse_query_options()
+        body = request.json_body(self._settings.body_limit)
+        new = NewCustomer.from_json(body, email_address_check=self._settings.email_address_check)
+        birth = self._births.next()
+        customer = await self._table.add(
+            request.business_id,
+            BookingCustomer(
+                etag="",  # Table Storage's to give
+                id=new.id or birth.id,
+                display_name=new.display_name,
+                email_address=new.email_address,
+                addresses=new.addresses,
+                phones=new.phones,
+                created_date_time=birth.at,
+                last_updated_date_time=birth.at,
+            ),
+            operation_id=request.id,
+        )
+        return wire.created(request, surface, customer)
+
+    async def _add_by_reference(self, surface: Surface, request: Request) -> func.HttpResponse:
+        try:
+            return await self._add(surface, request)
+        except BadRequest:
+            if not _is_entity_reference(request.json_body(self._settings.body_limit)):
+                raise
+        raise BadRequest(
+            "Customers are contained in their business and can't be referenced into it; "
+            f"POST the customer itself to {surface.collection_url(request.base, request.business_id)}."
+        )
+
+    async def _get(self, surface: Surface, request: Request) -> func.HttpResponse:
+        request.refuse_query_options()
+        _check_id("id", request.customer_id)
+        customer = await self._table.get(request.business_id, request.customer_id)
+        return wire.entity(request, surface, customer)
+
+    async def _health(self, request: Request) -> func.HttpResponse:
+        if not await self._table.is_there():
+            raise ServiceUnavailable("The service is not ready.", retry_after=5)
+        return wire.healthy(request)
+
+
+def _check_id(name: str, value: str) -> None:
+    try:
+        check_key(value)
+    except PydanticCustomError as error:
+        raise BadRequest.because([Detail(error.type, name, error.message())]) from None
+
+
+def _is_entity_reference(body: bytes) -> bool:
+    """Whether a body is ``{"@odata.id": …}`` (OData JSON Format 4.01, 14)."""
+    try:
+        value = from_json(body)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and "@odata.id" in value

@@ -1,0 +1,126 @@
+"""The settings of the service: read from the environment once, checked as a whole, then frozen."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class SettingsError(Exception):
+    """A setting is missing or malformed; the message names each such setting and never shows a value."""
+
+
+def check_url(value: str) -> str:
+    """Return ``value``, without a slash at its end, if it is an https URL, or an http one of this machine."""
+    url = urlsplit(value)
+    if not url.hostname or not (url.scheme == "https" or (url.scheme == "http" and url.hostname in _LOOPBACK)):
+        raise PydanticCustomError("url", "must be an https:// URL (http:// is for this machine's loopback only)")
+    return value.rstrip("/")
+
+
+def _check_https(value: str) -> str:
+    if not check_url(value).startswith("https://"):
+        raise PydanticCustomError("url", "must be an https:// URL")
+    return value.rstrip("/")
+
+
+def _check_emulator(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    parts = dict(part.partition("=")[::2] for part in text.rstrip(";").split(";"))
+    if parts.get("UseDevelopmentStorage") == "true":
+        return value
+    endpoint = urlsplit(parts.get("TableEndpoint", ""))
+    if endpoint.scheme != "http" or not endpoint.hostname:
+        # A storage account has no http endpoint, so its keys can't get in here.
+        raise PydanticCustomError(
+            "emulator",
+            "must be a connection string of Azurite, with an http:// TableEndpoint; "
+            "for a storage account set CUSTOMERS_STORAGE__tableServiceUri instead",
+        )
+    if endpoint.hostname == "localhost":
+        # azure-data-tables takes localhost for Cosmos DB unless the port is 10002.
+        raise PydanticCustomError("emulator", "must say 127.0.0.1 instead of localhost")
+    return value
+
+
+def _split_list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """What the service needs to know of its surroundings. Times are in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    storage: Annotated[
+        Annotated[SecretStr, AfterValidator(_check_emulator)] | None, Field(alias="CUSTOMERS_STORAGE")
+    ] = None
+    table_service_uri: Annotated[
+        Annotated[str, AfterValidator(_check_https)] | None, Field(alias="CUSTOMERS_STORAGE__tableServiceUri")
+    ] = None
+    client_id: Annotated[UUID | None, Field(alias="CUSTOMERS_STORAGE__clientId")] = None
+    table: Annotated[str, Field(alias="CUSTOMERS_TABLE", pattern="^[A-Za-z][A-Za-z0-9]{2,62}$")] = "customers"
+    connect_timeout: Annotated[PositiveFloat, Field(alias="STORAGE_CONNECT_TIMEOUT", le=60)] = 2.0
+    read_timeout: Annotated[PositiveFloat, Field(alias="STORAGE_READ_TIMEOUT", le=60)] = 4.0
+    budget: Annotated[PositiveFloat, Field(alias="STORAGE_BUDGET", le=200)] = 10.0
+
+    tenant_id: Annotated[UUID, Field(alias="TOKEN_TENANT_ID")]
+    audiences: Annotated[tuple[str, ...], BeforeValidator(_split_list), Field(alias="TOKEN_AUDIENCE", min_length=1)]
+    authority: Annotated[str, AfterValidator(_check_https), Field(alias="TOKEN_AUTHORITY")] = (
+        "https://login.microsoftonline.com"
+    )
+    metadata_override: Annotated[
+        Annotated[str, AfterValidator(check_url)] | None, Field(alias="TOKEN_METADATA_URL")
+    ] = None
+
+    email_address_check: Annotated[Literal["none", "smtp"], Field(alias="EMAIL_ADDRESS_CHECK")] = "none"
+    body_limit: Annotated[int, Field(alias="BODY_LIMIT", ge=1024, le=104_857_600)] = 1_048_576
+
+    deployed: Annotated[str | None, Field(alias="WEBSITE_INSTANCE_ID")] = None
+
+    @model_validator(mode="after")
+    def _check_storage(self) -> Self:
+        if (self.storage is None) == (self.table_service_uri is None):
+            raise PydanticCustomError(
+                "storage", "set one of CUSTOMERS_STORAGE (Azurite) and CUSTOMERS_STORAGE__tableServiceUri (Azure)"
+            )
+        if self.deployed and (self.storage is not None or self.metadata_url.startswith("http://")):
+            raise PydanticCustomError(
+                "deployed", "CUSTOMERS_STORAGE and an http:// TOKEN_METADATA_URL are for local use, not for Azure"
+            )
+        return self
+
+    @property
+    def metadata_url(self) -> str:
+        """Where the issuer publishes its metadata (OpenID Connect Discovery 1.0, section 4)."""
+        return self.metadata_override or f"{self.authority}/{self.tenant_id}/v2.0/.well-known/openid-configuration"
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings; a variable that is empty counts as not set.
+
+        Raises SettingsError, which names every setting that is missing or malformed.
+        """
+        try:
+            return cls.model_validate({name: value for name, value in environ.items() if value})
+        except ValidationError as error:
+            problems = [
+                ": ".join(part for part in (".".join(map(str, problem["loc"][:1])), problem["msg"]) if part)
+                for problem in error.errors(include_url=False, include_input=False)
+            ]
+            raise SettingsError("Settings: " + "; ".join(problems)) from None

@@ -1,0 +1,184 @@
+"""HTTP as Microsoft Graph speaks it: what a request asks for, and the form of every answer.
+
+Sources: OData 4.01 Protocol and JSON Format, RFC 7240 (Prefer), "Microsoft Graph error responses and resource types",
+"Best practices for working with Microsoft Graph" (request-id and client-request-id).
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from urllib.parse import parse_qsl, quote
+
+import azure.functions as func
+from pydantic_core import to_json
+from werkzeug.http import parse_list_header, parse_options_header
+
+from customers.errors import BadRequest, ContentTooLarge, Detail, GraphError, UnsupportedMediaType
+from customers.model import BookingCustomer
+
+_JSON = "application/json"
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
+_CLIENT_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+
+
+class Surface(Enum):
+    """A place in Graph's URL space under which the customers appear: its version and its entity set."""
+
+    BETA = ("beta", "bookingBusinesses")
+    BETA_SOLUTIONS = ("beta", "solutions/bookingBusinesses")
+    V1_SOLUTIONS = ("v1.0", "solutions/bookingBusinesses")
+
+    @property
+    def route(self) -> str:
+        """The route template of the collection, in the Functions host's notation."""
+        version, entity_set = self.value
+        return f"{version}/{entity_set}/{{businessId}}/customers"
+
+    def collection_url(self, base: str, business_id: str) -> str:
+        """The absolute URL of a business's customers."""
+        version, entity_set = self.value
+        return f"{base}/{version}/{entity_set}/{quote(business_id, safe='')}/customers"
+
+    def entity_url(self, base: str, business_id: str, customer_id: str) -> str:
+        """The absolute URL of one customer."""
+        return f"{self.collection_url(base, business_id)}/{quote(customer_id, safe='')}"
+
+    def context_url(self, base: str, business_id: str) -> str:
+        """The context URL of an entity (OData JSON Format 4.01, 10.2)."""
+        version, entity_set = self.value
+        key = quote(business_id.replace("'", "''"), safe="")
+        return f"{base}/{version}/$metadata#{entity_set}('{key}')/customers/$entity"
+
+
+class Request:
+    """What the operations need of a request, read from it when asked for."""
+
+    def __init__(self, http: func.HttpRequest) -> None:
+        # Taken apart without urllib, which raises on some of the hosts that a client may send.
+        self._origin, _, self._query = str(http.url).partition("?")
+        self._body: bytes = http.get_body()
+        self._headers: Mapping[str, str] = http.headers
+        self.method: str = http.method
+        self.authorization: str | None = self._headers.get("authorization")
+        self.business_id: str = http.route_params.get("businessId", "")
+        """As the URL has it, not checked yet; so is ``customer_id``."""
+        self.customer_id: str = http.route_params.get("customerId", "")
+        self.id = str(uuid.uuid4())
+        own = self._headers.get("client-request-id", "")
+        # Only what a header can carry back.
+        self.client_id = own if _CLIENT_REQUEST_ID.fullmatch(own) else self.id
+
+    @property
+    def base(self) -> str:
+        """The scheme and host that the client used, as forwarded where a proxy stands before the service."""
+        scheme, _, rest = self._origin.partition("://")
+        forwarded_scheme = self._first("x-forwarded-proto").lower()
+        forwarded_host = self._first("x-forwarded-host")
+        if forwarded_scheme in ("http", "https"):
+            scheme = forwarded_scheme
+        return f"{scheme}://{forwarded_host if _HOST.fullmatch(forwarded_host) else rest.partition('/')[0]}"
+
+    def _first(self, header: str) -> str:
+        return self._headers.get(header, "").partition(",")[0].strip()
+
+    def refuse_query_options(self) -> None:
+        """Raise BadRequest naming every query option: an ignored option would be a wrong answer."""
+        options = parse_qsl(self._query, keep_blank_values=True)
+        if options:
+            raise BadRequest.because(
+                [
+                    Detail("unsupportedQueryOption", name[:128], "This query option is not supported here")
+                    for name, _ in options
+                ]
+            )
+
+    def json_body(self, limit: int) -> bytes:
+        """Return the body, declared as plain JSON and at most ``limit`` bytes long; its content is not looked at.
+
+        Raises UnsupportedMediaType, ContentTooLarge, and BadRequest for an empty body.
+        """
+        declared = self._headers.get("content-type", "")
+        media_type, _ = parse_options_header(declared)
+        if media_type.lower() != _JSON and (declared or self._body):
+            raise UnsupportedMediaType(f"Send the body as Content-Type: {_JSON}.")
+        if self._headers.get("content-encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType("Send the body without a Content-Encoding.")
+        if len(self._body) > limit:
+            raise ContentTooLarge(f"The body has {len(self._body)} bytes; {limit} are allowed.")
+        if not self._body:
+            raise BadRequest("The body is empty; send a bookingCustomer as JSON, with its Content-Length.")
+        return self._body
+
+    @property
+    def preferred_return(self) -> str | None:
+        """``minimal`` or ``representation``, if the client prefers one (RFC 7240, 4.2), the first of several."""
+        for preference in parse_list_header(self._headers.get("prefer", "")):
+            name, _, value = preference.partition(";")[0].partition("=")
+            if name.strip().lower() == "return":
+                value = value.strip().strip('"').lower()
+                return value if value in ("minimal", "representation") else None
+        return None
+
+
+def _respond(
+    request: Request, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> func.HttpResponse:
+    return func.HttpResponse(
+        body,
+        status_code=status,
+        mimetype=_JSON,
+        headers={
+            "request-id": request.id,
+            "client-request-id": request.client_id,
+            "OData-Version": "4.0",
+            "Cache-Control": "no-store",
+            **(headers or {}),
+        },
+    )
+
+
+def entity(request: Request, surface: Surface, customer: BookingCustomer, *, status: int = 200) -> func.HttpResponse:
+    """The whole customer."""
+    body = {"@odata.context": surface.context_url(request.base, request.business_id), **customer.model_dump()}
+    return _respond(request, status, to_json(body), {"ETag": customer.etag})
+
+
+def created(request: Request, surface: Surface, customer: BookingCustomer) -> func.HttpResponse:
+    """The answer to an add: 201 with the whole customer, or 204 if the client prefers a minimal one.
+
+    Source: OData 4.01 Protocol, 8.2.8.7 (Prefer) and 11.4.2 (create an entity).
+    """
+    location = surface.entity_url(request.base, request.business_id, customer.id)
+    preferred = request.preferred_return
+    if preferred == "minimal":
+        response = _respond(request, 204, headers={"OData-EntityId": location, "ETag": customer.etag})
+    else:
+        response = entity(request, surface, customer, status=201)
+    response.headers["Location"] = location
+    if preferred:
+        response.headers["Preference-Applied"] = f"return={preferred}"
+    return response
+
+
+def error(request: Request, problem: GraphError) -> func.HttpResponse:
+    """Any answer that is not a success."""
+    body = {
+        "error": {
+            "code": problem.code,
+            "message": problem.message,
+            "details": [detail._asdict() for detail in problem.details],
+            "innerError": {
+                "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "request-id": request.id,
+                "client-request-id": request.client_id,
+            },
+        }
+    }
+    return _respond(request, problem.status, to_json(body), problem.headers)
+
+
+def healthy(request: Request) -> func.HttpResponse:
+    """The service can do its work."""
+    return _respond(request, 200, to_json({"status": "healthy"}))

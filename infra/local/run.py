@@ -1,0 +1,248 @@
+"""Brings up the whole service on this machine: Azurite, the token issuer, the table, and the Functions host.
+
+Usage: ``run.py [--services]``, from the top folder. ``--services`` leaves the host out, for ``func start``.
+Variables: PORT (7071) for the host, TABLE_PORT (10002) for Azurite, ISSUER_PORT (any free one; with ``--services``
+7072). It stays until SIGINT or SIGTERM, then ends what it started, the host first.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+import aiohttp
+from azure.core.exceptions import AzureError, ResourceExistsError
+from azure.data.tables.aio import TableClient
+from issuer import AUDIENCE, AUTHORITY, KEY_PATH, LIFETIME, TENANT, Issuer, load_key
+
+HERE = Path(__file__).parent
+STATE = Path(".local")
+BUSINESS = "Contoso@contoso.onmicrosoft.com"
+# Azurite's account, the same everywhere: "Use the Azurite emulator for local Azure Storage development".
+_ACCOUNT = "devstoreaccount1"
+_ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_PATIENCE = 30.0
+
+
+class StartError(Exception):
+    """Something can't be started; the message says in one line what to do."""
+
+
+def connection_string(table_port: int) -> str:
+    """The connection string of an Azurite on this machine."""
+    return (
+        f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={_ACCOUNT_KEY};"
+        f"TableEndpoint=http://127.0.0.1:{table_port}/{_ACCOUNT};"
+    )
+
+
+def app_settings(*, storage: str, metadata_url: str) -> dict[str, str]:
+    """The settings of an app that trusts the local issuer."""
+    return {
+        "CUSTOMERS_STORAGE": storage,
+        "TOKEN_TENANT_ID": TENANT,
+        "TOKEN_AUDIENCE": AUDIENCE,
+        "TOKEN_AUTHORITY": AUTHORITY,
+        "TOKEN_METADATA_URL": metadata_url,
+    }
+
+
+@asynccontextmanager
+async def process(
+    name: str,
+    command: Sequence[str],
+    *,
+    end_with: signal.Signals,
+    output: IO[str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run a program in a session of its own, so that Ctrl-C reaches it through us only, and end it at the exit."""
+    child = await asyncio.create_subprocess_exec(
+        *command, stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL, env=env, start_new_session=True
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.send_signal(end_with)
+            try:
+                await asyncio.wait_for(child.wait(), 20)
+            except TimeoutError:
+                print(f"{name} does not end; it is killed", file=sys.stderr)
+                child.kill()
+                await child.wait()
+
+
+@asynccontextmanager
+async def azurite(port: int, location: Path | None, log: Path) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run Azurite's table service, with its data in ``location``, or in memory. Raises StartError if it won't start."""
+    node = shutil.which("node")
+    program = HERE / "node_modules" / "azurite" / "dist" / "src" / "table" / "main.js"
+    if node is None or not program.exists():
+        raise StartError("Azurite is not installed; it needs Node.js 20 or newer with npm: https://nodejs.org")
+    command = [node, str(program), "--tablePort", str(port), "--tableHost", "127.0.0.1", "--disableTelemetry"]
+    command += ["--silent"]
+    command += ["--location", str(location)] if location else ["--inMemoryPersistence"]
+    with log.open("w") as output:
+        # SIGINT is the only signal on which Azurite saves what it has.
+        async with process("Azurite", command, end_with=signal.SIGINT, output=output) as child:
+            if not await _until(child, lambda: _accepts(port)):
+                last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
+                raise StartError(f"Azurite did not start on port {port}: {last}")
+            yield child
+
+
+async def make_table(storage: str, table: str = "customers") -> None:
+    """Make the table if it is not there."""
+    async with TableClient.from_connection_string(storage, table, retry_total=3) as client:
+        try:
+            await client.create_table()
+        except ResourceExistsError:
+            pass
+        except AzureError as error:
+            raise StartError(f"The table can't be made: {str(error).splitlines()[0]}") from None
+
+
+async def _until(child: asyncio.subprocess.Process, ready: Callable[[], Awaitable[bool]]) -> bool:
+    """Wait until something is ready; false if the process ends or too much time passes."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while child.returncode is None:
+                if await ready():
+                    return True
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pass
+    return False
+
+
+async def _accepts(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def _is_healthy(base: str) -> bool:
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"{base}/healthz") as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+@asynccontextmanager
+async def functions_host(
+    port: int, settings: Mapping[str, str], *, output: IO[str] | None = None
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run the Functions host with these settings. Raises StartError if it is not healthy in time."""
+    command = [sys.executable, str(HERE / "host.py"), "--port", str(port)]
+    env = {**os.environ, **settings}
+    async with process("The Functions host", command, end_with=signal.SIGTERM, output=output, env=env) as child:
+        if not await _until(child, lambda: _is_healthy(f"http://127.0.0.1:{port}")):
+            raise StartError(f"The Functions host did not become healthy on port {port}; its last lines say why.")
+        yield child
+
+
+def _port(variable: str, default: int) -> int:
+    """Read a port from the environment and make sure that it can be had."""
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise StartError(f"{variable}={text} is not a port number.")
+    port = int(text)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StartError(
+                f"Port {port} can't be used ({error.strerror}); choose another one with {variable}=…"
+            ) from None
+    return port
+
+
+def _lock() -> IO[str]:
+    """Make sure that no other run writes to the same data."""
+    STATE.mkdir(exist_ok=True)
+    lock = (STATE / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StartError("The service is running from this folder already.") from None
+    return lock
+
+
+def _welcome(base: str, token: str) -> str:
+    body = json.dumps(
+        {
+            "@odata.type": "#microsoft.graph.bookingCustomer",
+            "displayName": "Display Name value",
+            "emailAddress": "Email Address value",
+        }
+    )
+    return (
+        f"\nThe service is ready: {base}\n\nAdd a customer (the token is good for {LIFETIME // 3600} hours):\n\n"
+        f"curl -i {base}/beta/bookingBusinesses/{BUSINESS}/customers "
+        f"-H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{body}'\n\nCtrl-C ends it.\n"
+    )
+
+
+async def run(*, services_only: bool) -> None:
+    """Bring everything up and stay until a signal. Raises StartError if a part can't start or ends by itself."""
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with AsyncExitStack() as running:
+        running.enter_context(_lock())
+        ports = _port("PORT", 7071), _port("TABLE_PORT", 10002)
+        issuer = Issuer(load_key(KEY_PATH))
+        runner, metadata_url = await issuer.serve(_port("ISSUER_PORT", 7072 if services_only else 0))
+        running.push_async_callback(runner.cleanup)
+        children = {
+            "Azurite": await running.enter_async_context(azurite(ports[1], STATE / "azurite", STATE / "azurite.log"))
+        }
+        storage = connection_string(ports[1])
+        await make_table(storage)
+        if services_only:
+            print("\nAzurite and the issuer are ready for func start. Ctrl-C ends them.\n", flush=True)
+        else:
+            settings = app_settings(storage=storage, metadata_url=metadata_url)
+            children["The Functions host"] = await running.enter_async_context(functions_host(ports[0], settings))
+            print(_welcome(f"http://127.0.0.1:{ports[0]}", issuer.token()), flush=True)
+        await _stopped(stop, children)
+
+
+async def _stopped(stop: asyncio.Event, children: Mapping[str, asyncio.subprocess.Process]) -> None:
+    """Wait for a signal. Raises StartError if a process ends before."""
+    waiting = {asyncio.create_task(child.wait()): name for name, child in children.items()}
+    stopping = asyncio.create_task(stop.wait())
+    done, pending = await asyncio.wait({stopping, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    if stopping not in done:
+        names = " and ".join(name for task, name in waiting.items() if task in done)
+        raise StartError(f"{names} ended by itself; its last lines say why.")
+
+
+def main() -> int:
+    """Run; 1 with one line on stderr if something can't be started."""
+    try:
+        asyncio.run(run(services_only="--services" in sys.argv[1:]))
+    except (StartError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

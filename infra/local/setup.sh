@@ -1,0 +1,65 @@
+#!/bin/sh
+# Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite.
+# It does nothing where the locked requirements have not changed. All it says goes to stderr.
+set -eu
+cd "$(dirname "$0")/../.."
+exec >&2
+
+is_313() {
+    "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' >/dev/null 2>&1
+}
+
+# Prints the path of a Python 3.13: on the PATH, of pyenv, or of uv, which may fetch it.
+find_python() {
+    for candidate in python3.13 python3 python "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.13*/bin/python; do
+        if is_313 "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    uv=$(command -v uv || true)
+    if [ -z "$uv" ] && python3 -m venv .local/uv >/dev/null 2>&1 && .local/uv/bin/pip install -q uv >/dev/null 2>&1; then
+        uv=.local/uv/bin/uv
+    fi
+    if [ -n "$uv" ] && "$uv" python install -q 3.13 >/dev/null 2>&1; then
+        "$uv" python find 3.13
+    fi
+}
+
+python_environment() {
+    # It holds all of requirements.txt, too.
+    locked=tests/requirements.txt
+    if cmp -s $locked .venv/locked && .venv/bin/python -c ''; then
+        return
+    fi
+    python=$(find_python)
+    if [ -z "$python" ]; then
+        echo "Python 3.13 is needed and could not be fetched; get it from https://www.python.org/downloads/ or with: pyenv install 3.13"
+        exit 1
+    fi
+    echo "Making .venv with $("$python" --version) ..."
+    rm -rf .venv
+    if ! "$python" -m venv .venv >/dev/null 2>&1; then
+        echo "$python can't make a virtual environment; install its venv module (on Debian: apt-get install python3.13-venv)"
+        exit 1
+    fi
+    .venv/bin/pip install -qq --disable-pip-version-check --require-hashes -r $locked
+    cp $locked .venv/locked
+}
+
+node_environment() {
+    if ! command -v npm >/dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then
+        echo "Node.js 20 or newer with npm is needed, for Azurite; get it from https://nodejs.org"
+        exit 1
+    fi
+    modules=infra/local/node_modules
+    if cmp -s infra/local/package-lock.json "$modules/locked"; then
+        return
+    fi
+    echo "Installing Azurite ..."
+    npm ci --prefix infra/local --no-audit --no-fund --loglevel=error
+    cp infra/local/package-lock.json "$modules/locked"
+}
+
+"$1_environment"
+[ -e local.settings.json ] || cp infra/local/local.settings.json local.settings.json

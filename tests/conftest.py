@@ -1,0 +1,170 @@
+"""What the tests run against: a real Azurite, the local token issuer, and the service on the local Functions host."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from azure.data.tables import TableClient
+from issuer import Issuer, new_key
+from proxy import FaultProxy
+from run import app_settings, azurite, connection_string, functions_host, make_table
+
+
+class Service(NamedTuple):
+    """A running service: its base URL, where it logs to, and the id of its process."""
+
+    base: str
+    log: Path
+    pid: int
+
+
+class Storage(NamedTuple):
+    """A running Azurite, and its connection string."""
+
+    port: int
+    connection_string: str
+
+
+type StartService = Callable[..., AbstractContextManager[Service]]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def portal() -> Iterator[BlockingPortal]:
+    """An event loop in a thread of its own, for what runs beside the tests."""
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+@pytest.fixture(scope="session")
+def storage(portal: BlockingPortal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """An Azurite in memory, with the table made."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("azurite") / "log"
+    with portal.wrap_async_context_manager(azurite(port, None, log)):
+        storage = Storage(port, connection_string(port))
+        portal.call(make_table, storage.connection_string)
+        yield storage
+
+
+class PublishedIssuer(NamedTuple):
+    """An issuer, the URL of its metadata, and what ends the publication."""
+
+    issuer: Issuer
+    metadata_url: str
+    stop: Callable[[], None]
+
+
+type PublishIssuer = Callable[[], AbstractContextManager[PublishedIssuer]]
+
+
+@pytest.fixture(scope="session")
+def publish_issuer(portal: BlockingPortal) -> PublishIssuer:
+    """Publish an issuer with a key of its own."""
+
+    @contextmanager
+    def publish() -> Iterator[PublishedIssuer]:
+        issuer = Issuer(new_key())
+        runner, metadata_url = portal.call(issuer.serve)
+
+        def stop() -> None:
+            portal.call(runner.cleanup)
+
+        try:
+            yield PublishedIssuer(issuer, metadata_url, stop)
+        finally:
+            stop()
+
+    return publish
+
+
+@pytest.fixture(scope="session")
+def published(publish_issuer: PublishIssuer) -> Iterator[PublishedIssuer]:
+    """The issuer that the services trust."""
+    with publish_issuer() as published:
+        yield published
+
+
+@pytest.fixture(scope="session")
+def issuer(published: PublishedIssuer) -> Issuer:
+    """What signs the tokens."""
+    return published.issuer
+
+
+@pytest.fixture(scope="session")
+def start_service(
+    portal: BlockingPortal, published: PublishedIssuer, storage: Storage, tmp_path_factory: pytest.TempPathFactory
+) -> StartService:
+    """Start a service; keywords change its settings."""
+
+    @contextmanager
+    def start(**settings: str) -> Iterator[Service]:
+        port = free_port()
+        log = tmp_path_factory.mktemp("service") / "log"
+        usual = app_settings(storage=storage.connection_string, metadata_url=published.metadata_url)
+        with (
+            log.open("w") as output,
+            portal.wrap_async_context_manager(functions_host(port, {**usual, **settings}, output=output)) as process,
+        ):
+            yield Service(f"http://127.0.0.1:{port}", log, process.pid)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def service(start_service: StartService) -> Iterator[Service]:
+    """The service with its usual settings."""
+    with start_service() as service:
+        yield service
+
+
+@pytest.fixture
+def client(service: Service, issuer: Issuer) -> Iterator[httpx.Client]:
+    """A client of the service, with a good token."""
+    with httpx.Client(base_url=service.base, headers={"Authorization": f"Bearer {issuer.token()}"}) as client:
+        yield client
+
+
+@pytest.fixture
+def anonymous(service: Service) -> Iterator[httpx.Client]:
+    """A client without a token."""
+    with httpx.Client(base_url=service.base) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def table(storage: Storage) -> Iterator[TableClient]:
+    """The table itself, past the service and the proxy."""
+    with TableClient.from_connection_string(storage.connection_string, "customers") as table:
+        yield table
+
+
+def rows(table: TableClient, business: str) -> list[dict[str, Any]]:
+    """All customers of a business."""
+    return [dict(row) for row in table.query_entities("PartitionKey eq @b", parameters={"b": business})]
+
+
+@pytest.fixture(scope="session")
+def start_proxy(portal: BlockingPortal, storage: Storage) -> Callable[[], AbstractContextManager[FaultProxy]]:
+    """Put a proxy that makes faults before Azurite."""
+
+    @contextmanager
+    def start() -> Iterator[FaultProxy]:
+        with ExitStack() as stack:
+            proxy = FaultProxy(f"http://127.0.0.1:{storage.port}")
+            stack.callback(portal.call, proxy.stop)
+            portal.call(proxy.start)
+            yield proxy
+
+    return start

@@ -1,0 +1,139 @@
+"""A proxy between the service and Azurite that makes faults on demand and remembers what passed."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+
+class Passed(NamedTuple):
+    """One request that reached the proxy."""
+
+    method: str
+    path: str
+
+
+type Fault = Callable[["FaultProxy", web.Request], Awaitable[web.Response]]
+
+
+class FaultProxy:
+    """Passes requests on, except those for which a fault is planned; ``always`` is for the ones after the plan."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._runner: web.AppRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self.port = 0
+        self.plan: deque[Fault] = deque()
+        self.always: Fault = pass_on
+        self.passed: list[Passed] = []
+
+    async def start(self) -> None:
+        """Listen on 127.0.0.1, on a free port at first, on the same one later."""
+        # No connection is kept, since Azurite may close one at the moment it is used again.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True), auto_decompress=False
+        )
+        app = web.Application(client_max_size=0)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close everything."""
+        if self._runner:
+            await self._runner.cleanup()
+        if self._session:
+            await self._session.close()
+
+    def reset(self) -> None:
+        """Forget plans and what passed."""
+        self.plan.clear()
+        self.always = pass_on
+        self.passed.clear()
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        self.passed.append(Passed(request.method, request.raw_path))
+        fault = self.plan.popleft() if self.plan else self.always
+        return await fault(self, request)
+
+    async def forward(self, request: web.Request) -> web.Response:
+        """Let the real storage answer."""
+        assert self._session
+        async with self._session.request(
+            request.method,
+            URL(self._target + request.raw_path, encoded=True),
+            headers={name: value for name, value in request.headers.items() if name.lower() != "host"},
+            data=await request.read() or None,
+            skip_auto_headers=["Content-Type"],  # it is signed
+        ) as answer:
+            body = await answer.read()
+            dropped = ("transfer-encoding", "content-length", "connection", "keep-alive")
+            headers = {name: value for name, value in answer.headers.items() if name.lower() not in dropped}
+            return web.Response(status=answer.status, body=body, headers=headers)
+
+
+async def pass_on(proxy: FaultProxy, request: web.Request) -> web.Response:
+    """No fault."""
+    return await proxy.forward(request)
+
+
+def _cut(request: web.Request) -> web.Response:
+    if request.transport:
+        request.transport.abort()
+    return web.Response()
+
+
+async def cut_before(_: FaultProxy, request: web.Request) -> web.Response:
+    """Drop the connection; storage never sees the request."""
+    return _cut(request)
+
+
+async def cut_after(proxy: FaultProxy, request: web.Request) -> web.Response:
+    """Let storage do its work, then drop the connection instead of answering."""
+    await proxy.forward(request)
+    return _cut(request)
+
+
+async def half_a_response(proxy: FaultProxy, request: web.Request) -> web.Response:
+    """Let storage do its work, then send the beginning of an answer and drop the connection."""
+    await proxy.forward(request)
+    assert request.transport
+    request.transport.write(b"HTTP/1.1 204 No Content\r\nContent-Le")
+    await asyncio.sleep(0.05)
+    return _cut(request)
+
+
+async def hang(_: FaultProxy, request: web.Request) -> web.Response:
+    """Accept the request and stay silent for a minute."""
+    await asyncio.sleep(60)
+    return _cut(request)
+
+
+def late(seconds: float) -> Fault:
+    """Answer after that time."""
+
+    async def fault(proxy: FaultProxy, request: web.Request) -> web.Response:
+        response = await proxy.forward(request)
+        await asyncio.sleep(seconds)
+        return response
+
+    return fault
+
+
+def status(code: int, *, retry_after: int | None = None, committed: bool = False) -> Fault:
+    """Answer with that status, before or after storage did its work."""
+
+    async def fault(proxy: FaultProxy, request: web.Request) -> web.Response:
+        if committed:
+            await proxy.forward(request)
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        return web.Response(status=code, headers=headers)
+
+    return fault

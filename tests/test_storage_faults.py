@@ -1,0 +1,185 @@
+"""Storage that is down, slow, throttling, or that loses the answer: the contract's answer, nothing lost or doubled."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+from uuid import uuid4
+
+import httpx
+import pytest
+from anyio.from_thread import BlockingPortal
+from azure.data.tables import TableClient
+from conftest import StartService, rows
+from graph import BETA, DOCUMENTED, assert_customer, assert_error
+from issuer import Issuer
+from proxy import Fault, FaultProxy, cut_after, cut_before, half_a_response, hang, late, status
+from run import connection_string
+
+BUDGET = 2.0
+
+
+class Faulty(NamedTuple):
+    """A service whose storage is behind a proxy that makes faults."""
+
+    client: httpx.Client
+    proxy: FaultProxy
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(
+    start_service: StartService, start_proxy: Callable[[], AbstractContextManager[FaultProxy]], issuer: Issuer
+) -> Iterator[Faulty]:
+    """A service with a small budget, behind a proxy."""
+    with (
+        start_proxy() as proxy,
+        start_service(
+            CUSTOMERS_STORAGE=connection_string(proxy.port),
+            STORAGE_CONNECT_TIMEOUT="0.5",
+            STORAGE_READ_TIMEOUT="0.6",
+            STORAGE_BUDGET=str(BUDGET),
+        ) as service,
+        httpx.Client(base_url=service.base, headers={"Authorization": f"Bearer {issuer.token()}"}) as client,
+    ):
+        yield Faulty(client, proxy)
+
+
+@pytest.fixture
+def faulty(behind_proxy: Faulty) -> Iterator[Faulty]:
+    """The same, without plans left from another test."""
+    behind_proxy.proxy.reset()
+    yield behind_proxy
+    behind_proxy.proxy.reset()
+
+
+def add(faulty: Faulty, business: str, **more: object) -> httpx.Response:
+    """Add the documented customer; the answer comes within the budget, or little later."""
+    started = time.monotonic()
+    response = faulty.client.post(BETA.format(business), json={**DOCUMENTED, **more})
+    assert time.monotonic() - started < BUDGET + 1
+    return response
+
+
+def test_an_add_is_exactly_one_storage_operation(faulty: Faulty) -> None:
+    assert_customer(add(faulty, "one"))
+    assert [(call.method, call.path.partition("?")[0]) for call in faulty.proxy.passed] == [
+        ("POST", "/devstoreaccount1/customers")
+    ]
+
+
+def test_a_get_is_exactly_one_storage_operation(faulty: Faulty) -> None:
+    assert_error(faulty.client.get(f"{BETA.format('one')}/none"), 404, "notFound")
+    assert [call.method for call in faulty.proxy.passed] == ["GET"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        cut_after,
+        half_a_response,
+        late(0.9),
+        status(500, committed=True),
+        status(503, committed=True),
+        status(503, retry_after=30, committed=True),
+        status(429, retry_after=30, committed=True),
+        status(504, committed=True),
+    ],
+    ids=["cut", "half a response", "late", "500", "503", "503 and Retry-After", "429 and Retry-After", "504"],
+)
+def test_an_answer_lost_after_the_commit_is_still_a_201_and_one_row(
+    faulty: Faulty, table: TableClient, fault: Fault, *, own: bool
+) -> None:
+    business = str(uuid4())
+    faulty.proxy.plan.append(fault)
+    customer = assert_customer(add(faulty, business, **({"id": "own"} if own else {})))
+    assert [row["RowKey"] for row in rows(table, business)] == [customer["id"]]
+    assert assert_customer(faulty.client.get(f"{BETA.format(business)}/{customer['id']}"), 200) == customer
+
+
+@pytest.mark.parametrize("fault", [cut_before, hang, status(500), status(503), status(429)])
+def test_one_fault_before_the_commit_is_repaired(faulty: Faulty, table: TableClient, fault: Fault) -> None:
+    business = str(uuid4())
+    faulty.proxy.plan.append(fault)
+    assert_customer(add(faulty, business))
+    assert len(rows(table, business)) == 1
+
+
+@pytest.mark.parametrize("fault", [cut_after, status(500, committed=True)])
+def test_an_id_that_is_taken_stays_a_409_under_faults(faulty: Faulty, table: TableClient, fault: Fault) -> None:
+    business = str(uuid4())
+    assert_customer(add(faulty, business, id="own"))
+    faulty.proxy.plan.append(fault)
+    assert_error(add(faulty, business, id="own", displayName="other"), 409, "conflict")
+    assert [row["displayName"] for row in rows(table, business)] == [DOCUMENTED["displayName"]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "code", "retry_after"),
+    [
+        (cut_before, 503, "serviceUnavailable", None),
+        (hang, 503, "serviceUnavailable", None),
+        (late(5), 503, "serviceUnavailable", None),
+        (status(500), 503, "serviceUnavailable", None),
+        (status(503), 503, "serviceUnavailable", None),
+        (status(503, retry_after=7), 503, "serviceUnavailable", "7"),
+        (status(429), 429, "tooManyRequests", None),
+        (status(429, retry_after=7), 429, "tooManyRequests", "7"),
+    ],
+    ids=["cut", "hang", "slow", "500", "503", "503 and Retry-After", "429", "429 and Retry-After"],
+)
+def test_a_fault_that_stays_is_told_within_the_budget(
+    faulty: Faulty, fault: Fault, expected: int, code: str, retry_after: str | None
+) -> None:
+    faulty.proxy.always = fault
+    for response in (add(faulty, str(uuid4())), faulty.client.get(f"{BETA.format('x')}/y")):
+        assert_error(response, expected, code, says="storage")
+        if retry_after:
+            assert response.headers["Retry-After"] == retry_after
+    assert_error(faulty.client.get("/healthz"), 503, "serviceUnavailable")
+    faulty.proxy.reset()
+    assert faulty.client.get("/healthz").status_code == 200
+
+
+def test_storage_that_throttled_the_write_and_did_nothing_holds_nothing(faulty: Faulty, table: TableClient) -> None:
+    business = str(uuid4())
+    faulty.proxy.plan.append(status(429, retry_after=7))
+    assert_error(add(faulty, business), 429, "tooManyRequests")
+    assert rows(table, business) == []
+
+
+def test_a_request_that_storage_refuses_is_a_fault_of_ours(faulty: Faulty) -> None:
+    faulty.proxy.plan.append(status(403))
+    error = assert_error(add(faulty, "x"), 500, "internalServerError")
+    assert "403" not in error["message"]
+
+
+def test_storage_that_nothing_listens_for_is_a_503(faulty: Faulty, portal: BlockingPortal) -> None:
+    portal.call(faulty.proxy.stop)
+    try:
+        assert_error(add(faulty, "x"), 503, "serviceUnavailable", says="storage")
+        assert_error(faulty.client.get(f"{BETA.format('x')}/y"), 503, "serviceUnavailable", says="storage")
+    finally:
+        portal.call(faulty.proxy.start)
+    assert_customer(add(faulty, "x"))
+
+
+def test_the_columns_can_be_read_by_a_person(client: httpx.Client, table: TableClient) -> None:
+    business = str(uuid4())
+    phones = [{"type": "mobile", "number": "+39 'ü'"}]
+    response = client.post(BETA.format(business), json={**DOCUMENTED, "phones": phones})
+    customer = assert_customer(response)
+    (row,) = rows(table, business)
+    assert row.pop("createdDateTime").isoformat(timespec="milliseconds") == customer["createdDateTime"].replace(
+        "Z", "+00:00"
+    )
+    assert row.pop("lastUpdatedDateTime")
+    assert row == {
+        "PartitionKey": business,
+        "RowKey": customer["id"],
+        "displayName": DOCUMENTED["displayName"],
+        "emailAddress": DOCUMENTED["emailAddress"],
+        "addresses": "[]",
+        "phones": """[{"type":"mobile","number":"+39 'ü'"}]""",
+        "operationId": response.headers["request-id"],
+    }
