@@ -3,7 +3,7 @@ export PORT TABLE_PORT ISSUER_PORT CLAIMS
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token test clean python node
+.PHONY: run services token test test-sdk clean python node sdk
 
 run: python node
 	@$(PYTHON) infra/local/run.py
@@ -20,6 +20,10 @@ test: python node
 	.venv/bin/mypy
 	.venv/bin/pytest
 
+# The SDKs warn of their own deprecations and leave connections open.
+test-sdk: sdk node
+	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
+
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
 	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules
@@ -27,6 +31,9 @@ clean:
 
 python:
 	@infra/local/setup.sh python
+
+sdk:
+	@infra/local/setup.sh sdk
 
 node:
 	@infra/local/setup.sh node

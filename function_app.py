@@ -29,6 +29,7 @@ def serve(name: str, route: str, operations: Operations) -> None:
 for surface in Surface:
     prefix = surface.name.lower()
     serve(f"{prefix}_customers", surface.route, api.collection(surface))
+    serve(f"{prefix}_customers_count", f"{surface.route}/$count", api.count())
     serve(f"{prefix}_customers_ref", f"{surface.route}/$ref", api.reference(surface))
     serve(f"{prefix}_customers_with_id", f"{surface.route}/{{customerId}}", api.entity(surface))
 serve("healthz", "healthz", api.health())

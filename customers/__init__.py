@@ -2,6 +2,6 @@
 
 The arrows between the modules run one way::
 
-    function_app -> api -> identity, table -> model, settings -> keys, errors
-                        -> wire
+    function_app -> api -> query, filter -> table -> model -> keys, errors
+                    api -> wire, identity -> settings
 """

@@ -9,6 +9,7 @@
      +-- NotFound              404 notFound                    no such customer, or no such route
      +-- MethodNotAllowed      405 methodNotAllowed            with Allow
      +-- Conflict              409 conflict                    the id is taken
+     +-- PreconditionFailed    412 preconditionFailed          the customer is not as If-Match has it
      +-- ContentTooLarge       413 contentTooLarge             a body over the limit
      +-- UnsupportedMediaType  415 unsupportedMediaType        a body that is not application/json
      +-- TooManyRequests       429 tooManyRequests             storage throttles; with Retry-After
@@ -104,6 +105,13 @@ class Conflict(GraphError):
 
     status = 409
     code = "conflict"
+
+
+class PreconditionFailed(GraphError):
+    """The customer is not as the caller believes, and stays as it is."""
+
+    status = 412
+    code = "preconditionFailed"
 
 
 class ContentTooLarge(GraphError):

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -121,15 +121,15 @@ type Addresses = Annotated[tuple[PhysicalAddress, ...], Field(max_length=MAX_ADD
 type Phones = Annotated[tuple[Phone, ...], Field(max_length=MAX_PHONES)]
 
 
-class NewCustomer(_Resource):
-    """A bookingCustomer as a client sends it to be added."""
+class _SentCustomer(_Resource):
+    """A bookingCustomer as a client sends it; what it did not send is not in ``model_fields_set``."""
 
     annotations_read = frozenset({"@odata.type"})
 
     odata_type: Annotated[str, Field(alias="@odata.type")] = ODATA_TYPE
-    id: Key | None = None
-    display_name: _DisplayName
-    email_address: _EmailAddress
+    id: Key = ""
+    display_name: _DisplayName = ""
+    email_address: _EmailAddress = ""
     addresses: Addresses = ()
     phones: Phones = ()
     # The service sets these; a client that sends back what it read is not at fault.
@@ -142,13 +142,6 @@ class NewCustomer(_Resource):
         if value.lower() != ODATA_TYPE.lower():
             raise PydanticCustomError("odata_type", f"Input should be '{ODATA_TYPE}'")
         return ODATA_TYPE
-
-    @field_validator("id", mode="before")
-    @classmethod
-    def _not_null(cls, value: Any) -> Any:
-        if value is None:
-            raise PydanticCustomError("string_type", "Input should be a valid string, or be left out")
-        return value
 
     @field_validator("email_address")
     @classmethod
@@ -164,8 +157,8 @@ class NewCustomer(_Resource):
         return value
 
     @classmethod
-    def from_json(cls, body: bytes, *, email_address_check: str) -> "NewCustomer":
-        """Read the body of an add. Raises BadRequest, which tells of every violation at once."""
+    def from_json(cls, body: bytes, *, email_address_check: str) -> Self:
+        """Read a body. Raises BadRequest, which tells of every violation at once."""
         violations: list[Detail] = []
         customer = None
         try:
@@ -180,10 +173,37 @@ class NewCustomer(_Resource):
         return customer
 
 
+class NewCustomer(_SentCustomer):
+    """A customer to be added; without an ``id``, the service makes one."""
+
+    display_name: _DisplayName
+    email_address: _EmailAddress
+
+
+class CustomerUpdate(_SentCustomer):
+    """The changes to a customer: the properties that were sent, and no others."""
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The new values, by the names that BookingCustomer has for them."""
+        changeable = self.model_fields_set & {"display_name", "email_address", "addresses", "phones"}
+        return {name: getattr(self, name) for name in changeable}
+
+
 class BookingCustomer(_Resource):
     """A bookingCustomer as it is kept and answered; ``etag`` is Table Storage's own."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    PROPERTIES: ClassVar = (
+        "id",
+        "displayName",
+        "emailAddress",
+        "addresses",
+        "phones",
+        "createdDateTime",
+        "lastUpdatedDateTime",
+    )
 
     odata_type: Annotated[str, Field(alias="@odata.type")] = ODATA_TYPE
     etag: Annotated[str, Field(alias="@odata.etag")]

@@ -4,26 +4,37 @@ Sources: "Understanding the Table service data model"; "Table Service REST API",
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import aiohttp
+from azure.core import MatchConditions
 from azure.core.exceptions import (
     AzureError,
     HttpResponseError,
     ResourceExistsError,
+    ResourceModifiedError,
     ResourceNotFoundError,
 )
 from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.transport import AioHttpTransport
-from azure.data.tables import TableErrorCode
+from azure.data.tables import TableEntity, TableErrorCode, UpdateMode
 from azure.data.tables.aio import TableClient
 from pydantic import TypeAdapter
+from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
-from customers.errors import Conflict, GraphError, NotFound, ServiceUnavailable, TooManyRequests
+from customers.errors import (
+    Conflict,
+    GraphError,
+    NotFound,
+    PreconditionFailed,
+    ServiceUnavailable,
+    TooManyRequests,
+)
 from customers.model import BookingCustomer, Phone, PhysicalAddress
 from customers.settings import Settings
 
@@ -35,7 +46,11 @@ _RETRY_AFTER = 2
 # repeat meets its own row, which the operation's id in the row tells.
 _REPEATABLE = ["GET", "POST"]
 
-_OPERATION = "operationId"
+# The request-id of the add, and of the last update: by them a write whose answer was lost is recognised.
+_ADDED_BY = "operationId"
+_UPDATED_BY = "updateOperationId"
+_MOST_ATTEMPTS = 10
+_STALE = "The customer has changed since; get it again and decide anew."
 
 _addresses = TypeAdapter(tuple[PhysicalAddress, ...])
 _phones = TypeAdapter(tuple[Phone, ...])
@@ -56,8 +71,33 @@ def _pass_on_retry_after(response: PipelineResponse[Any, Any]) -> None:
         raise _Backpressure(http.status_code, int(seconds) if seconds.isdecimal() else _RETRY_AFTER)
 
 
+type Precondition = Callable[[str], bool]
+"""Tells whether a customer's ETag is as the caller wants it."""
+
+type Continuation = dict[str, str]
+"""Where Table Storage goes on: the ``PartitionKey`` and ``RowKey`` that it names, opaque."""
+
+
+class TableFilter(NamedTuple):
+    """A filter of Table Storage's: its text, with ``@name`` in the place of each value, and the values."""
+
+    text: str
+    parameters: dict[str, str | datetime]
+
+
+class Page(NamedTuple):
+    """Some customers of a list, and where Table Storage goes on; None at the end."""
+
+    customers: list[BookingCustomer]
+    continuation: Continuation | None
+
+
 class CustomersTable:
-    """The one table of all customers, through one client, made on first use and closed with the event loop."""
+    """The one table of all customers, through one client, made on first use and closed with the event loop.
+
+    Every method takes at most the budget, and raises TooManyRequests or ServiceUnavailable when storage throttles or
+    can't be reached: nothing was written then, or it can't be found out.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -65,61 +105,142 @@ class CustomersTable:
         self._closing: AsyncGenerator[None] | None = None
 
     async def add(self, business_id: str, customer: BookingCustomer, *, operation_id: str) -> BookingCustomer:
-        """Add a customer that is not there yet and return it with its ETag: one storage operation, if all goes well.
+        """Add a customer and return it with its ETag: one storage operation, if all goes well.
 
         ``operation_id``, new for each add, is kept in the row: by it an add whose outcome is unknown is recognised.
-        Raises Conflict if the business already has a customer of that id, and TooManyRequests or
-        ServiceUnavailable, within the budget, if nothing was written or that can't be found out.
+        Raises Conflict if the business has a customer of that id already.
         """
         table = await self._table()
         row = _to_row(business_id, customer, operation_id)
-        budget = self._settings.budget
-        try:
-            async with asyncio.timeout(budget):
+        async with self._budget():
+            try:
+                async with self._time_to_write():
+                    written = await table.create_entity(
+                        row, response_preference="return-no-content", retry_on_methods=_REPEATABLE
+                    )
+            except (AzureError, TimeoutError, _Backpressure) as error:
+                if _is_refusal(error):
+                    raise
                 try:
-                    # What is left of the budget is for finding out what became of the write.
-                    async with asyncio.timeout(budget * 0.7):
-                        written = await table.create_entity(
-                            row,
-                            response_preference="return-no-content",
-                            retry_on_methods=_REPEATABLE,
-                        )
-                except (AzureError, TimeoutError, _Backpressure) as error:
-                    if _is_refusal(error):
-                        raise
-                    return await self._what_became_of(business_id, customer.id, operation_id, error)
-        except TimeoutError as error:
-            raise _out_of_reach(error) from error
+                    found = await self._read(business_id, customer.id)
+                except NotFound:
+                    found = None
+                if found is not None and found.get(_ADDED_BY) == operation_id:
+                    return _from_row(found)
+                if found is not None or isinstance(error, ResourceExistsError):
+                    raise Conflict("The business already has a customer of this id.") from None
+                raise _out_of_reach(error) from error
         return customer.model_copy(update={"etag": str(written["etag"])})
 
-    async def _what_became_of(
-        self, business_id: str, customer_id: str, operation_id: str, error: Exception
-    ) -> BookingCustomer:
-        """Return the customer if the write that ended in ``error`` was committed; raise what is true otherwise."""
-        try:
-            row = await self._read(business_id, customer_id)
-        except ResourceNotFoundError:
-            row = None
-        if row is not None and row.get(_OPERATION) == operation_id:
-            return _from_row(row)
-        if row is not None or isinstance(error, ResourceExistsError):
-            raise Conflict("The business already has a customer of this id.")
-        raise _out_of_reach(error) from error
-
     async def get(self, business_id: str, customer_id: str) -> BookingCustomer:
-        """Return a customer. Raises NotFound, and TooManyRequests or ServiceUnavailable within the budget."""
-        try:
-            async with asyncio.timeout(self._settings.budget):
-                return _from_row(await self._read(business_id, customer_id))
-        except TimeoutError as error:
-            raise _out_of_reach(error) from error
-        except ResourceNotFoundError as error:
-            if getattr(error, "error_code", None) == TableErrorCode.TABLE_NOT_FOUND:
-                raise
-            raise NotFound("The business has no customer of this id.") from None
+        """Return a customer. Raises NotFound."""
+        async with self._budget():
+            return _from_row(await self._read(business_id, customer_id))
+
+    async def page(
+        self, business_id: str, *, where: TableFilter | None, top: int, continuation: Continuation | None
+    ) -> Page:
+        """Return the next customers of a business in the order of their ids, at most ``top``.
+
+        A page is empty only at the end. One storage operation, unless storage itself stops before it finds any.
+        """
+        async with self._budget():
+            while True:
+                found, continuation = await self._query(business_id, where, top, continuation)
+                if found or continuation is None:
+                    return Page([_from_row({**row, "etag": row.metadata["etag"]}) for row in found], continuation)
+
+    async def count(self, business_id: str, *, where: TableFilter | None) -> int:
+        """Count a business's customers by their keys, a thousand in one storage operation."""
+        number, continuation = 0, None
+        async with self._budget():
+            while True:
+                found, continuation = await self._query(business_id, where, 1000, continuation, select="RowKey")
+                number += len(found)
+                if continuation is None:
+                    return number
+
+    async def update(
+        self,
+        business_id: str,
+        customer_id: str,
+        changes: Mapping[str, Any],
+        *,
+        at: datetime,
+        operation_id: str,
+        precondition: Precondition | None,
+    ) -> BookingCustomer:
+        """Change those properties of a customer and return it: one read and one write, conditional on what was read.
+
+        When another writer came between, the changes are made to what that one wrote, so that neither is lost.
+        Raises NotFound, and PreconditionFailed if the customer's ETag does not meet the precondition.
+        """
+        table = await self._table()
+        async with self._budget():
+            for attempt in range(_MOST_ATTEMPTS):
+                row = await self._read(business_id, customer_id)
+                if row.get(_UPDATED_BY) == operation_id:
+                    return _from_row(row)  # an answer was lost, the write was not
+                _require(precondition, row["etag"])
+                if not changes:
+                    return _from_row(row)
+                changed = {
+                    "PartitionKey": business_id,
+                    "RowKey": customer_id,
+                    **_to_columns(changes),
+                    "lastUpdatedDateTime": at,
+                    _UPDATED_BY: operation_id,
+                }
+                try:
+                    async with self._time_to_write():
+                        written = await table.update_entity(
+                            changed,
+                            mode=UpdateMode.MERGE,
+                            etag=row["etag"],
+                            match_condition=MatchConditions.IfNotModified,
+                        )
+                    return _from_row({**row, **changed, "etag": written["etag"]})
+                except ResourceModifiedError:
+                    await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, no secret
+                except (AzureError, TimeoutError, _Backpressure) as error:
+                    if _is_refusal(error) and not isinstance(error, ResourceNotFoundError):
+                        raise
+                    row = await self._read(business_id, customer_id)
+                    if row.get(_UPDATED_BY) != operation_id:
+                        raise _out_of_reach(error) from error
+                    return _from_row(row)
+        raise ServiceUnavailable("Others keep changing this customer; nothing was written.", retry_after=1)
+
+    async def delete(self, business_id: str, customer_id: str, *, precondition: Precondition | None) -> None:
+        """Delete a customer: a read, which tells whether it is there, and a delete.
+
+        Raises NotFound, and PreconditionFailed if the customer's ETag does not meet the precondition.
+        """
+        table = await self._table()
+        async with self._budget():
+            etag = (await self._read(business_id, customer_id))["etag"]
+            condition: dict[str, Any] = {}
+            if precondition is not None:
+                _require(precondition, etag)
+                condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+            try:
+                async with self._time_to_write():
+                    # The transport may repeat a delete whose answer was lost. That it then finds nothing is a success,
+                    # and the client takes it for one.
+                    await table.delete_entity(business_id, customer_id, **condition)
+            except ResourceModifiedError:
+                raise PreconditionFailed(_STALE) from None
+            except (AzureError, TimeoutError, _Backpressure) as error:
+                if _is_refusal(error):
+                    raise
+                try:
+                    await self._read(business_id, customer_id)
+                except NotFound:
+                    return
+                raise _out_of_reach(error) from error
 
     async def is_there(self) -> bool:
-        """Tell whether the table exists and answers within the budget."""
+        """Tell whether the table exists and answers."""
         try:
             await self.get("healthz", "healthz")
         except NotFound:
@@ -128,17 +249,58 @@ class CustomersTable:
             return False
         return True
 
-    async def _read(self, business_id: str, customer_id: str) -> Mapping[str, Any]:
+    async def _read(self, business_id: str, customer_id: str) -> dict[str, Any]:
         table = await self._table()
         try:
             row = await table.get_entity(business_id, customer_id)
-        except ResourceNotFoundError:
-            raise
+        except ResourceNotFoundError as error:
+            if getattr(error, "error_code", None) == TableErrorCode.TABLE_NOT_FOUND:
+                raise
+            raise _no_such_customer() from None
         except (AzureError, _Backpressure) as error:
             if _is_refusal(error):
                 raise
             raise _out_of_reach(error) from error
         return {**row, "etag": row.metadata["etag"]}
+
+    async def _query(
+        self,
+        business_id: str,
+        where: TableFilter | None,
+        top: int,
+        continuation: Continuation | None,
+        select: str | None = None,
+    ) -> tuple[list[TableEntity], Continuation | None]:
+        """One storage operation: some rows of the business, perhaps none, and where to go on."""
+        table = await self._table()
+        text = "PartitionKey eq @business"
+        parameters: dict[str, str | datetime] = {"business": business_id}
+        if where is not None:
+            text = f"{text} and {where.text}"
+            parameters |= where.parameters
+        pages = table.query_entities(text, parameters=parameters, results_per_page=top, select=select).by_page(
+            cast("str", continuation)  # it is a dict, whatever the declaration says
+        )
+        try:
+            rows = [row async for row in await anext(pages)]
+        except (AzureError, _Backpressure) as error:
+            if _is_refusal(error):
+                raise
+            raise _out_of_reach(error) from error
+        return rows, pages.continuation_token  # type: ignore[attr-defined]
+
+    @asynccontextmanager
+    async def _budget(self) -> AsyncGenerator[None]:
+        """All that one request does with storage."""
+        try:
+            async with asyncio.timeout(self._settings.budget):
+                yield
+        except TimeoutError as error:
+            raise _out_of_reach(error) from error
+
+    def _time_to_write(self) -> asyncio.Timeout:
+        """What is left of the budget is for finding out what became of the write."""
+        return asyncio.timeout(self._settings.budget * 0.7)
 
     async def _table(self) -> TableClient:
         if self._client is None:
@@ -205,22 +367,39 @@ def _out_of_reach(error: Exception) -> GraphError:
     return ServiceUnavailable("Storage cannot be reached; try again later.", retry_after=seconds)
 
 
+def _require(precondition: Precondition | None, etag: str) -> None:
+    if precondition is not None and not precondition(etag):
+        raise PreconditionFailed(_STALE)
+
+
+def _no_such_customer() -> NotFound:
+    return NotFound("The business has no customer of this id.")
+
+
 def _to_row(business_id: str, customer: BookingCustomer, operation_id: str) -> dict[str, str | datetime]:
     return {
         "PartitionKey": business_id,
         "RowKey": customer.id,
-        "displayName": customer.display_name,
-        "emailAddress": customer.email_address,
-        "addresses": _to_column(customer.addresses),
-        "phones": _to_column(customer.phones),
+        **_to_columns(
+            {
+                "display_name": customer.display_name,
+                "email_address": customer.email_address,
+                "addresses": customer.addresses,
+                "phones": customer.phones,
+            }
+        ),
         "createdDateTime": customer.created_date_time,
         "lastUpdatedDateTime": customer.last_updated_date_time,
-        _OPERATION: operation_id,
+        _ADDED_BY: operation_id,
     }
 
 
-def _to_column(items: tuple[PhysicalAddress, ...] | tuple[Phone, ...]) -> str:
-    return to_json(items, by_alias=True, exclude_none=True).decode()
+def _to_columns(properties: Mapping[str, Any]) -> dict[str, str]:
+    """Texts are columns as they are; arrays are JSON."""
+    return {
+        to_camel(name): value if isinstance(value, str) else to_json(value, by_alias=True, exclude_none=True).decode()
+        for name, value in properties.items()
+    }
 
 
 def _from_row(row: Mapping[str, Any]) -> BookingCustomer:

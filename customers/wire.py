@@ -6,14 +6,15 @@ Sources: OData 4.01 Protocol and JSON Format, RFC 7240 (Prefer), "Microsoft Grap
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from urllib.parse import parse_qsl, quote
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
 
 import azure.functions as func
 from pydantic_core import to_json
-from werkzeug.http import parse_list_header, parse_options_header
+from werkzeug.http import parse_etags, parse_list_header, parse_options_header, unquote_etag
 
 from customers.errors import BadRequest, ContentTooLarge, Detail, GraphError, UnsupportedMediaType
 from customers.model import BookingCustomer
@@ -45,11 +46,12 @@ class Surface(Enum):
         """The absolute URL of one customer."""
         return f"{self.collection_url(base, business_id)}/{quote(customer_id, safe='')}"
 
-    def context_url(self, base: str, business_id: str) -> str:
-        """The context URL of an entity (OData JSON Format 4.01, 10.2)."""
+    def context_url(self, base: str, business_id: str, select: tuple[str, ...] = ()) -> str:
+        """The context URL of the collection, of these properties only (OData Protocol 4.01, 10.2 and 10.7)."""
         version, entity_set = self.value
         key = quote(business_id.replace("'", "''"), safe="")
-        return f"{base}/{version}/$metadata#{entity_set}('{key}')/customers/$entity"
+        selected = f"({','.join(select)})" if select else ""
+        return f"{base}/{version}/$metadata#{entity_set}('{key}')/customers{selected}"
 
 
 class Request:
@@ -83,16 +85,42 @@ class Request:
     def _first(self, header: str) -> str:
         return self._headers.get(header, "").partition(",")[0].strip()
 
-    def refuse_query_options(self) -> None:
-        """Raise BadRequest naming every query option: an ignored option would be a wrong answer."""
-        options = parse_qsl(self._query, keep_blank_values=True)
-        if options:
-            raise BadRequest.because(
-                [
-                    Detail("unsupportedQueryOption", name[:128], "This query option is not supported here")
-                    for name, _ in options
-                ]
-            )
+    def options(self, *supported: str) -> dict[str, str]:
+        """Return the query options by name, in lower case and without the ``$``, which may be left off.
+
+        Raises BadRequest naming every other option, since an ignored one would be a wrong answer, and each
+        that is repeated.
+        """
+        sent: dict[str, str] = {}
+        violations = []
+        for spelt, value in parse_qsl(self._query, keep_blank_values=True):
+            name = spelt.removeprefix("$").lower()
+            if name not in supported:
+                violations.append(Detail("unsupportedQueryOption", spelt[:128], "This option is not supported here"))
+            elif name in sent:
+                violations.append(Detail("repeatedQueryOption", spelt[:128], "This option is there twice"))
+            sent[name] = value
+        if violations:
+            raise BadRequest.because(violations)
+        return sent
+
+    @property
+    def if_match(self) -> Callable[[str], bool] | None:
+        """What the customer's ETag must satisfy to be changed; None if any will do."""
+        return self._precondition("if-match")
+
+    @property
+    def if_none_match(self) -> Callable[[str], bool] | None:
+        """What the customer's ETag satisfies if the client has it already; None if it did not say."""
+        return self._precondition("if-none-match")
+
+    def _precondition(self, header: str) -> Callable[[str], bool] | None:
+        sent = self._headers.get(header, "").strip()
+        if not sent or (sent == "*" and header == "if-match"):
+            return None
+        etags = parse_etags(sent)
+        # Table Storage's ETags are weak, so a strong comparison would never hold.
+        return lambda etag: etags.contains_weak(unquote_etag(etag)[0])
 
     def json_body(self, limit: int) -> bytes:
         """Return the body, declared as plain JSON and at most ``limit`` bytes long; its content is not looked at.
@@ -123,12 +151,12 @@ class Request:
 
 
 def _respond(
-    request: Request, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+    request: Request, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None, mimetype: str = _JSON
 ) -> func.HttpResponse:
     return func.HttpResponse(
         body,
         status_code=status,
-        mimetype=_JSON,
+        mimetype=mimetype,
         headers={
             "request-id": request.id,
             "client-request-id": request.client_id,
@@ -139,27 +167,73 @@ def _respond(
     )
 
 
-def entity(request: Request, surface: Surface, customer: BookingCustomer, *, status: int = 200) -> func.HttpResponse:
-    """The whole customer."""
-    body = {"@odata.context": surface.context_url(request.base, request.business_id), **customer.model_dump()}
-    return _respond(request, status, to_json(body), {"ETag": customer.etag})
+def _body(customer: BookingCustomer, select: tuple[str, ...]) -> dict[str, Any]:
+    """A customer's JSON: all of it, or the selected properties and the annotations."""
+    whole = customer.model_dump()
+    return {name: value for name, value in whole.items() if name in select or "@" in name} if select else whole
 
 
-def created(request: Request, surface: Surface, customer: BookingCustomer) -> func.HttpResponse:
-    """The answer to an add: 201 with the whole customer, or 204 if the client prefers a minimal one.
+def entity(
+    request: Request, surface: Surface, customer: BookingCustomer, *, status: int = 200, select: tuple[str, ...] = ()
+) -> func.HttpResponse:
+    """One customer."""
+    context = f"{surface.context_url(request.base, request.business_id, select)}/$entity"
+    return _respond(
+        request, status, to_json({"@odata.context": context, **_body(customer, select)}), {"ETag": customer.etag}
+    )
+
+
+def collection(
+    request: Request,
+    surface: Surface,
+    customers: Sequence[BookingCustomer],
+    *,
+    select: tuple[str, ...],
+    count: int | None,
+    next_page: Mapping[str, str] | None,
+) -> func.HttpResponse:
+    """A page of customers (OData JSON Format 4.01, 13), the count if it was asked for, and where to go on."""
+    body: dict[str, Any] = {"@odata.context": surface.context_url(request.base, request.business_id, select)}
+    if count is not None:
+        body["@odata.count"] = count
+    body["value"] = [_body(customer, select) for customer in customers]
+    if next_page is not None:
+        url = surface.collection_url(request.base, request.business_id)
+        body["@odata.nextLink"] = f"{url}?{urlencode(next_page, quote_via=quote, safe='$')}"
+    return _respond(request, 200, to_json(body))
+
+
+def count(request: Request, number: int) -> func.HttpResponse:
+    """The bare number (OData 4.01 Protocol, 11.2.10)."""
+    return _respond(request, 200, str(number).encode(), mimetype="text/plain")
+
+
+def written(request: Request, surface: Surface, customer: BookingCustomer, *, status: int) -> func.HttpResponse:
+    """The answer to an add or an update: the whole customer, or 204 if the client prefers a minimal answer.
 
     Source: OData 4.01 Protocol, 8.2.8.7 (Prefer) and 11.4.2 (create an entity).
     """
     location = surface.entity_url(request.base, request.business_id, customer.id)
     preferred = request.preferred_return
     if preferred == "minimal":
-        response = _respond(request, 204, headers={"OData-EntityId": location, "ETag": customer.etag})
+        response = no_content(request, {"Location": location, "OData-EntityId": location, "ETag": customer.etag})
     else:
-        response = entity(request, surface, customer, status=201)
-    response.headers["Location"] = location
+        response = entity(request, surface, customer, status=status)
+        if status == 201:
+            response.headers["Location"] = location
     if preferred:
         response.headers["Preference-Applied"] = f"return={preferred}"
     return response
+
+
+def no_content(request: Request, headers: Mapping[str, str] | None = None) -> func.HttpResponse:
+    """Done, and nothing to show."""
+    return _respond(request, 204, headers=headers)
+
+
+def not_modified(request: Request, customer: BookingCustomer) -> func.HttpResponse:
+    """The client has the customer as it is (RFC 9110, 15.4.5)."""
+    return _respond(request, 304, headers={"ETag": customer.etag})
 
 
 def error(request: Request, problem: GraphError) -> func.HttpResponse:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from azure.data.tables import TableClient
 from issuer import Issuer, new_key
 from proxy import FaultProxy
 from run import app_settings, azurite, connection_string, functions_host, make_table
+
+# The Graph SDKs are not in the everyday environment.
+collect_ignore = [] if find_spec("msgraph") else ["sdk"]
 
 
 class Service(NamedTuple):

@@ -35,7 +35,7 @@ def test_the_documented_body_is_read_as_it_is() -> None:
         }
     )
     assert (customer.display_name, customer.email_address) == ("Display Name value", "Email Address value")
-    assert (customer.id, customer.addresses, customer.phones) == (None, (), ())
+    assert (customer.id, customer.addresses, customer.phones) == ("", (), ())
 
 
 def test_text_is_kept_exactly() -> None:

@@ -8,12 +8,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from aiohttp import ClientSession, web
 from anyio.from_thread import BlockingPortal
 from azure.data.tables import TableClient
 from conftest import StartService, rows
 from graph import BETA, DOCUMENTED, assert_customer, assert_error
 from issuer import Issuer
-from proxy import Fault, FaultProxy, cut_after, cut_before, half_a_response, hang, late, status
+from proxy import Fault, FaultProxy, cut_after, cut_before, half_a_response, hang, late, pass_on, status
 from run import connection_string
 
 BUDGET = 2.0
@@ -103,6 +104,92 @@ def test_one_fault_before_the_commit_is_repaired(faulty: Faulty, table: TableCli
     faulty.proxy.plan.append(fault)
     assert_customer(add(faulty, business))
     assert len(rows(table, business)) == 1
+
+
+LOST_ANSWERS = [cut_after, half_a_response, late(0.9), status(500, committed=True), status(503, committed=True)]
+
+
+@pytest.mark.parametrize("fault", LOST_ANSWERS, ids=["cut", "half a response", "late", "500", "503"])
+@pytest.mark.parametrize("stale", [True, False])
+def test_an_update_whose_answer_is_lost_is_still_a_200(faulty: Faulty, fault: Fault, *, stale: bool) -> None:
+    url = f"{BETA.format(uuid4())}/x"
+    before = assert_customer(faulty.client.post(url.removesuffix("/x"), json={**DOCUMENTED, "id": "x"}))
+    faulty.proxy.plan.extend([pass_on, fault])
+    headers = {"If-Match": before["@odata.etag"]} if stale else {}
+    after = assert_customer(faulty.client.patch(url, json={"displayName": "New"}, headers=headers), 200)
+    assert after["displayName"] == "New"
+    assert assert_customer(faulty.client.get(url), 200) == after
+
+
+@pytest.mark.parametrize("fault", LOST_ANSWERS, ids=["cut", "half a response", "late", "500", "503"])
+def test_a_delete_whose_answer_is_lost_is_still_a_204(faulty: Faulty, fault: Fault) -> None:
+    collection = BETA.format(uuid4())
+    faulty.client.post(collection, json={**DOCUMENTED, "id": "x"})
+    faulty.proxy.plan.extend([pass_on, fault])
+    assert faulty.client.delete(f"{collection}/x").status_code == 204
+    assert_error(faulty.client.get(f"{collection}/x"), 404, "notFound")
+
+
+@pytest.mark.parametrize("fault", [cut_before, hang, status(500), status(429, retry_after=7)])
+def test_a_change_that_was_not_made_is_not_told_as_made(faulty: Faulty, fault: Fault) -> None:
+    collection = BETA.format(uuid4())
+    before = assert_customer(faulty.client.post(collection, json={**DOCUMENTED, "id": "x"}))
+    for method in ("PATCH", "DELETE"):
+        faulty.proxy.plan.extend([pass_on] + [fault] * 6)
+        response = faulty.client.request(method, f"{collection}/x", json={"displayName": "New"})
+        assert response.status_code in (429, 503)
+        faulty.proxy.reset()
+        assert assert_customer(faulty.client.get(f"{collection}/x"), 200) == before
+
+
+def test_storage_operations_are_few(faulty: Faulty) -> None:
+    collection = BETA.format(uuid4())
+    customer = assert_customer(faulty.client.post(collection, json={**DOCUMENTED, "id": "x"}))
+    held = {"If-Match": customer["@odata.etag"]}
+    for methods, method, path, headers in (
+        (["GET"], "GET", f"{collection}?$filter=startswith(displayName,'D')", {}),
+        (["GET"], "GET", f"{collection}/$count", {}),
+        (["GET"], "GET", f"{collection}/x", {}),
+        (["GET", "PATCH"], "PATCH", f"{collection}/x", {}),
+        (["GET"], "DELETE", f"{collection}/x", held),
+        (["GET", "DELETE"], "DELETE", f"{collection}/x", {}),
+    ):
+        faulty.proxy.passed.clear()
+        faulty.client.request(method, path, headers=headers, json={"displayName": "a"})
+        assert [call.method for call in faulty.proxy.passed] == methods
+
+
+def test_two_writers_do_not_undo_each_other(faulty: Faulty) -> None:
+    collection = BETA.format(uuid4())
+    faulty.client.post(collection, json={**DOCUMENTED, "id": "x"})
+
+    async def another_writer_comes_first(proxy: FaultProxy, request: web.Request) -> web.Response:
+        # By hand, past the service: what another writer would do between the read and the write.
+        headers = {k: v for k, v in faulty.client.headers.items() if k.lower() == "authorization"}
+        async with (
+            ClientSession(str(faulty.client.base_url), headers=headers) as session,
+            session.patch(f"{collection}/x", json={"emailAddress": "new@example.com"}) as response,
+        ):
+            assert response.status == 200
+        return await proxy.forward(request)
+
+    faulty.proxy.plan.extend([pass_on, another_writer_comes_first])
+    after = assert_customer(faulty.client.patch(f"{collection}/x", json={"displayName": "New"}), 200)
+    assert (after["displayName"], after["emailAddress"]) == ("New", "new@example.com")
+
+
+def test_an_empty_answer_of_storage_that_goes_on_is_not_an_empty_page(faulty: Faulty) -> None:
+    collection = BETA.format(uuid4())
+    faulty.client.post(collection, json={**DOCUMENTED, "id": "x"})
+
+    async def nothing_yet(_: FaultProxy, __: web.Request) -> web.Response:
+        place = {"x-ms-continuation-NextPartitionKey": "eA==", "x-ms-continuation-NextRowKey": "eA=="}
+        return web.json_response({"value": []}, headers=place)
+
+    faulty.proxy.plan.extend([nothing_yet])
+    page = faulty.client.get(collection).json()
+    assert [call.path.count("NextRowKey") for call in faulty.proxy.passed][-2:] == [0, 1]
+    assert "value" in page
 
 
 @pytest.mark.parametrize("fault", [cut_after, status(500, committed=True)])

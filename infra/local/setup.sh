@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite.
+# Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite, and
+# "setup.sh sdk" makes an environment with the Graph SDKs.
 # It does nothing where the locked requirements have not changed. All it says goes to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -26,10 +27,9 @@ find_python() {
     fi
 }
 
-python_environment() {
-    # It holds all of requirements.txt, too.
-    locked=tests/requirements.txt
-    if cmp -s $locked .venv/locked && .venv/bin/python -c ''; then
+# Makes the environment $1 with what $2 locks.
+environment() {
+    if cmp -s "$2" "$1/locked" && "$1/bin/python" -c ''; then
         return
     fi
     python=$(find_python)
@@ -37,14 +37,22 @@ python_environment() {
         echo "Python 3.13 is needed and could not be fetched; get it from https://www.python.org/downloads/ or with: pyenv install 3.13"
         exit 1
     fi
-    echo "Making .venv with $("$python" --version) ..."
-    rm -rf .venv
-    if ! "$python" -m venv .venv >/dev/null 2>&1; then
+    echo "Making $1 with $("$python" --version) ..."
+    rm -rf "$1"
+    if ! "$python" -m venv "$1" >/dev/null 2>&1; then
         echo "$python can't make a virtual environment; install its venv module (on Debian: apt-get install python3.13-venv)"
         exit 1
     fi
-    .venv/bin/pip install -qq --disable-pip-version-check --require-hashes -r $locked
-    cp $locked .venv/locked
+    "$1/bin/pip" install -qq --disable-pip-version-check --require-hashes -r "$2"
+    cp "$2" "$1/locked"
+}
+
+python_environment() {
+    environment .venv tests/requirements.txt # which holds all of requirements.txt, too
+}
+
+sdk_environment() {
+    environment .local/sdk tests/sdk/requirements.txt
 }
 
 node_environment() {

@@ -1,0 +1,126 @@
+"""``$filter`` in Table Storage's language: what is translated, and what is refused and how."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from customers.errors import BadRequest
+from customers.filter import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, translate
+
+
+@pytest.mark.parametrize(
+    ("text", "translated", "values"),
+    [
+        ("emailAddress eq 'o''brien@x.com'", "( emailAddress eq @p0 )", ["o'brien@x.com"]),
+        ("id ne 'a'", "( RowKey ne @p0 )", ["a"]),
+        ("'a' lt displayName", "( displayName gt @p0 )", ["a"]),
+        ("startswith(displayName,'ab')", "( displayName ge @p0 and displayName lt @p1 )", ["ab", "ac"]),
+        ("startswith(displayName, '')", "( displayName ge @p0 and displayName lt @p1 )", None),
+        (
+            "not (id eq 'a') and id eq 'b' or id eq 'c'",
+            "( ( ( not ( RowKey eq @p0 ) ) and ( RowKey eq @p1 ) ) or ( RowKey eq @p2 ) )",
+            ["a", "b", "c"],
+        ),
+        ("((id eq 'a'))", "( RowKey eq @p0 )", ["a"]),
+        (
+            "createdDateTime ge 2026-11-23T12:00:00.5+02:00",
+            "( createdDateTime ge @p0 )",
+            [datetime(2026, 11, 23, 10, 0, 0, 500_000, tzinfo=UTC)],
+        ),
+        (
+            "lastUpdatedDateTime lt 2026-11-23T12:00:00.1234560Z",
+            "( lastUpdatedDateTime lt @p0 )",
+            [datetime(2026, 11, 23, 12, 0, 0, 123_456, tzinfo=UTC)],
+        ),
+        ("createdDateTime gt 1000-01-01T00:00:00Z", "( createdDateTime gt @p0 )", [datetime(1601, 1, 1, tzinfo=UTC)]),
+    ],
+)
+def test_a_filter_is_translated_with_its_values_apart(text: str, translated: str, values: list[object] | None) -> None:
+    found = translate(text)
+    if values is None:
+        assert (found.text, found.parameters) == ("( displayName ge @p0 )", {"p0": ""})
+    else:
+        assert (found.text, list(found.parameters.values())) == (translated, values)
+
+
+@given(st.text(max_size=100))
+def test_a_value_never_becomes_text(value: str) -> None:
+    quoted = value.replace("'", "''")
+    found = translate(f"displayName eq '{quoted}'")
+    assert (found.text, found.parameters) == ("( displayName eq @p0 )", {"p0": value})
+
+
+def _utf16(text: str) -> bytes:
+    return text.encode("utf-16-be", "surrogatepass")
+
+
+_character = st.sampled_from("a\ud7ff\ue000\ufffe\uffff\U00010000\U0010ffff~")
+_text = st.text(_character, max_size=5)
+
+
+@given(_text, _text)
+def test_the_range_of_a_prefix_holds_all_that_begin_with_it_and_no_others(prefix: str, text: str) -> None:
+    quoted = prefix.replace("'", "''")
+    values = [str(value) for value in translate(f"startswith(id,'{quoted}')").parameters.values()]
+    inside = _utf16(values[0]) <= _utf16(text) and (len(values) == 1 or _utf16(text) < _utf16(values[1]))
+    assert inside == text.startswith(prefix)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no filter"),
+        ("displayName", "Supported are"),
+        ("displayName eq", "no filter"),
+        ("displayName eq 'a", "no filter"),
+        ("displayName eq 'a' id eq 'b'", "no filter"),
+        ("displayName eq 'a') or (id eq 'b'", "no filter"),
+        ("' or PartitionKey ne '", "Supported are"),
+        ("displayName = 'a'", "no filter"),
+        ("PartitionKey eq 'a'", "no property PartitionKey"),
+        ("addresses eq 'a'", "no property addresses"),
+        ("phones/any(p:p/number eq '1')", "Supported are"),
+        ("displayName eq null", "text in single quotes"),
+        ("displayName eq 5", "text in single quotes"),
+        ("displayName eq emailAddress", "text in single quotes"),
+        ("createdDateTime eq '2026-11-23T12:00:00Z'", "moment"),
+        ("createdDateTime eq 2026-11-23", "moment"),
+        ("createdDateTime eq 2026-11-23T12:00:00", "offset"),
+        ("createdDateTime eq 2026-02-30T12:00:00Z", "moment"),
+        ("createdDateTime eq 2026-11-23T12:00:00.1234567Z", "microseconds"),
+        ("createdDateTime eq 9999-12-31T23:59:59-10:00", "moment"),
+        ("contains(displayName,'a')", "Supported are"),
+        ("endswith(displayName,'a')", "Supported are"),
+        ("nonsense(displayName,'a')", "no filter"),
+        ("startswith(displayName)", "no filter"),
+        ("startswith(createdDateTime,'a')", "startswith takes"),
+        ("startswith(nonsense,'a')", "no property"),
+        ("startswith(displayName,'a') eq true", "Supported are"),
+        ("not displayName eq 'a'", "Supported are"),
+        ("displayName in ('a')", "no filter"),
+        ("a.displayName eq 'a'", "Supported are"),
+        ("-1 eq displayName", "text in single quotes"),
+        ("x" * (MAX_LENGTH + 1), "characters"),
+        (" or ".join(["id eq 'a'"] * (MAX_COMPARISONS + 1)), "comparisons"),
+        ("not (" * MAX_DEPTH + "id eq 'a'" + ")" * MAX_DEPTH, "levels"),
+    ],
+)
+def test_anything_else_is_refused_and_says_why(text: str, says: str) -> None:
+    with pytest.raises(BadRequest, match=f"(?i){says}") as caught:
+        translate(text)
+    assert caught.value.details[0].target == "$filter"
+
+
+def test_the_limits_hold_at_the_limit() -> None:
+    translate(" or ".join(["id eq 'a'"] * MAX_COMPARISONS))
+    translate("not (" * (MAX_DEPTH - 1) + "id eq 'a'" + ")" * (MAX_DEPTH - 1))
+    translate(f"id eq '{'x' * (MAX_LENGTH - 8)}'")
+
+
+@given(st.text("()',.:/-@ \t\nabnot eqradliyDTZ0129'", max_size=60))
+def test_no_text_makes_it_fail_otherwise(text: str) -> None:
+    with suppress(BadRequest):
+        translate(text)
