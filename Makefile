@@ -1,5 +1,7 @@
 # The commands of this project; README.md tells what each does.
 export PORT TABLE_PORT ISSUER_PORT CLAIMS
+# As it was written: make would take a $ in it for its own.
+override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 

@@ -56,7 +56,7 @@ class BadRequest(GraphError):
     code = "badRequest"
 
     # Enough for any honest mistake; a body made of mistakes must not be answered with a larger one.
-    _MOST_DETAILS = 100
+    _MOST_DETAILS = 1000
     _MOST_SENTENCES = 10
 
     @classmethod

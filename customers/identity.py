@@ -28,8 +28,16 @@ LEEWAY = 60
 _FETCH_TIMEOUT = 5.0
 _MAX_DOCUMENT = 1_048_576
 
+# Besides the library's own errors: depths, numbers and texts that its JSON parser or its arithmetic can't take.
+_MALFORMED = (jwt.InvalidTokenError, ArithmeticError, RecursionError, TypeError, ValueError)
+
 SignedClaims = NewType("SignedClaims", Mapping[str, Any])
 """The claims of a token whose signature, audience and times have been verified."""
+
+
+def _issuers(authority: str, tenant: str) -> tuple[str, ...]:
+    """The issuers of a tenant's tokens, of version 1 and 2. Not a set: a claim may be of any type, hashable or not."""
+    return f"https://sts.windows.net/{tenant}/", f"{authority}/{tenant}/v2.0"
 
 
 class Permission(Enum):
@@ -116,7 +124,7 @@ class SigningKeys:
         try:
             self._keys = await self._download()
             self._fetched_at = loop.time()
-        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as error:
+        except (aiohttp.ClientError, OSError, TypeError, ValueError, jwt.PyJWTError) as error:
             self._failed_at = loop.time()
             _log.warning("signing keys: %s: %s", type(error).__name__, error)
         finally:
@@ -160,12 +168,8 @@ class Identity:
     def __init__(self, settings: Settings) -> None:
         self._tenant = str(settings.tenant_id)
         self._audiences = settings.audiences
-        # Not a set: a claim may be of any type, hashable or not.
-        self._issuers = tuple(
-            issuer
-            for tenant in (self._tenant, PERSONAL_ACCOUNTS)
-            for issuer in (f"https://sts.windows.net/{tenant}/", f"{settings.authority}/{tenant}/v2.0")
-        )
+        self._issuers = _issuers(settings.authority, self._tenant)
+        self._personal_issuers = _issuers(settings.authority, PERSONAL_ACCOUNTS)
         self._challenge = (
             f'Bearer realm="bookings", authorization_uri="{settings.authority}/{self._tenant}/oauth2/v2.0/authorize"'
         )
@@ -185,24 +189,20 @@ class Identity:
             )
         claims = await self._verify(token.strip())
         # The signature has been checked; what follows is about meaning.
-        if claims.get("iss") not in self._issuers:
+        tenant, issuer = claims.get("tid"), claims.get("iss")
+        if issuer not in self._issuers and not (tenant == PERSONAL_ACCOUNTS and issuer in self._personal_issuers):
             raise self._refusal("The token is of another issuer.")
-        if claims.get("tid") == PERSONAL_ACCOUNTS:
+        if tenant == PERSONAL_ACCOUNTS:
             raise AccessDenied("Personal Microsoft accounts are not supported; use a work or school account.")
-        if claims.get("tid") != self._tenant:
+        if tenant != self._tenant:
             raise self._refusal("The token is of another tenant.")
         return Caller(self._tenant, str(claims.get("azp") or claims.get("appid") or ""), _permissions(claims))
 
     async def _verify(self, unverified_token: str) -> SignedClaims:
+        key = await self._keys.get(self._kid(unverified_token))
+        if key is None:
+            raise self._refusal("The token is signed by a key that the issuer does not publish.")
         try:
-            unverified_header = jwt.get_unverified_header(unverified_token)
-            kid = unverified_header.get("kid")
-            # Refused before any key is looked for: RFC 8725, 3.1.
-            if unverified_header.get("alg") != "RS256" or not isinstance(kid, str):
-                raise self._refusal("The token is not signed with RS256 by a key of the issuer's.")
-            key = await self._keys.get(kid)
-            if key is None:
-                raise self._refusal("The token is signed by a key that the issuer does not publish.")
             claims = jwt.decode(
                 unverified_token,
                 key.key,
@@ -228,10 +228,21 @@ class Identity:
             raise self._refusal("The token is for another audience.") from None
         except jwt.MissingRequiredClaimError as error:
             raise self._refusal(f"The token lacks the claim {error.claim}.") from None
-        # Besides the library's own errors: depths, numbers and texts that its JSON parser or its arithmetic can't take.
-        except (jwt.InvalidTokenError, ArithmeticError, RecursionError, TypeError, ValueError):
+        except _MALFORMED:
             raise self._refusal("The token is malformed or wrongly signed.") from None
         return SignedClaims(claims)
+
+    def _kid(self, unverified_token: str) -> str:
+        """The name of the key that a token says it is signed with, by RS256."""
+        try:
+            unverified_header = jwt.get_unverified_header(unverified_token)
+        except _MALFORMED:
+            raise self._refusal("The token is malformed.") from None
+        kid = unverified_header.get("kid")
+        # Refused before any key is looked for: RFC 8725, 3.1.
+        if unverified_header.get("alg") != "RS256" or not isinstance(kid, str):
+            raise self._refusal("The token is not signed with RS256 by a key of the issuer's.")
+        return kid
 
     def _refusal(self, message: str) -> Unauthenticated:
         return Unauthenticated(

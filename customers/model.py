@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -35,6 +36,9 @@ MAX_EMAIL_ADDRESS = 320
 MAX_TEXT = 255
 MAX_ADDRESSES = 10
 MAX_PHONES = 20
+
+# More names than any customer has, annotations included. A body of nothing but mistakes must not keep the service busy.
+_MAX_NAMES = 200
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -77,6 +81,8 @@ class _Resource(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _pass_over_annotations(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > _MAX_NAMES:
+            raise PydanticCustomError("too_many_names", f"An object has at most {_MAX_NAMES} names")
         if isinstance(value, dict) and any("@" in name for name in value):
             return {name: item for name, item in value.items() if "@" not in name or name in cls.annotations_read}
         return value
@@ -117,8 +123,19 @@ class Phone(_Resource):
     region: _Text | None = None
 
 
-type Addresses = Annotated[tuple[PhysicalAddress, ...], Field(max_length=MAX_ADDRESSES)]
-type Phones = Annotated[tuple[Phone, ...], Field(max_length=MAX_PHONES)]
+def _at_most(most: int) -> BeforeValidator:
+    """Look at the length of an array before anything in it."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list) and len(value) > most:
+            raise PydanticCustomError("too_long", f"An array of at most {most} is allowed here")
+        return value
+
+    return BeforeValidator(check)
+
+
+type Addresses = Annotated[tuple[PhysicalAddress, ...], _at_most(MAX_ADDRESSES)]
+type Phones = Annotated[tuple[Phone, ...], _at_most(MAX_PHONES)]
 
 
 class _SentCustomer(_Resource):

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +20,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+# Each plan of Azure Functions sets at least one of these; Core Tools sets none.
+_AZURE_ONLY = ("WEBSITE_INSTANCE_ID", "WEBSITE_SKU", "WEBSITE_POD_NAME", "LEGION_SERVICE_HOST")
 
 
 class SettingsError(Exception):
@@ -45,16 +50,13 @@ def _check_emulator(value: SecretStr) -> SecretStr:
     if parts.get("UseDevelopmentStorage") == "true":
         return value
     endpoint = urlsplit(parts.get("TableEndpoint", ""))
-    if endpoint.scheme != "http" or not endpoint.hostname:
-        # A storage account has no http endpoint, so its keys can't get in here.
+    # Not localhost: azure-data-tables takes it for Cosmos DB unless the port is 10002.
+    if endpoint.scheme != "http" or endpoint.hostname not in ("127.0.0.1", "::1"):
         raise PydanticCustomError(
             "emulator",
-            "must be a connection string of Azurite, with an http:// TableEndpoint; "
+            "must be a connection string of Azurite, with TableEndpoint=http://127.0.0.1:…; "
             "for a storage account set CUSTOMERS_STORAGE__tableServiceUri instead",
         )
-    if endpoint.hostname == "localhost":
-        # azure-data-tables takes localhost for Cosmos DB unless the port is 10002.
-        raise PydanticCustomError("emulator", "must say 127.0.0.1 instead of localhost")
     return value
 
 
@@ -91,7 +93,7 @@ class Settings(BaseModel):
     email_address_check: Annotated[Literal["none", "smtp"], Field(alias="EMAIL_ADDRESS_CHECK")] = "none"
     body_limit: Annotated[int, Field(alias="BODY_LIMIT", ge=1024, le=104_857_600)] = 1_048_576
 
-    deployed: Annotated[str | None, Field(alias="WEBSITE_INSTANCE_ID")] = None
+    deployed: Annotated[str | None, Field(validation_alias=AliasChoices(*_AZURE_ONLY))] = None
 
     @model_validator(mode="after")
     def _check_storage(self) -> Self:

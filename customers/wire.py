@@ -21,7 +21,7 @@ from customers.model import BookingCustomer
 
 _JSON = "application/json"
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
-_CLIENT_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_CLIENT_REQUEST_ID = re.compile(r"[ -~]{1,256}")
 
 
 class Surface(Enum):

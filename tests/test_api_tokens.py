@@ -84,6 +84,8 @@ def test_garbage_is_refused(anonymous: httpx.Client, garbage: str) -> None:
         ({"aud": 5}, ""),
         ({"iss": "https://sts.windows.net/0f0e0d0c-0000-4000-8000-000000000000/"}, "issuer"),
         ({"iss": f"{AUTHORITY}/{TENANT}/v2.0/"}, "issuer"),
+        ({"iss": f"{AUTHORITY}/{PERSONAL}/v2.0"}, "issuer"),
+        ({"iss": f"https://sts.windows.net/{PERSONAL}/"}, "issuer"),
         ({"iss": ["x"]}, ""),
         ({"tid": "0f0e0d0c-0000-4000-8000-000000000000"}, "tenant"),
         ({"tid": TENANT.upper()}, "tenant"),

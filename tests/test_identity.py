@@ -125,12 +125,13 @@ def test_metadata_of_another_issuer_is_not_trusted() -> None:
         {"keys": []},
         {"keys": [{"kty": "oct", "kid": "x", "k": "c2VjcmV0"}]},
         {"keys": [{"kty": "RSA", "kid": "x", "use": "enc", "n": "AQAB", "e": "AQAB"}]},
+        {"keys": [{"kty": "RSA", "kid": ["x"], "n": "AQAB", "e": "AQAB"}]},
         {"keys": "x"},
         {},
         [],
         "x" * 2_000_000,
     ],
-    ids=["none", "a secret", "for encryption", "no list", "no keys", "no object", "too large"],
+    ids=["none", "a secret", "for encryption", "a list for a name", "no list", "no keys", "no object", "too large"],
 )
 def test_what_is_no_usable_key_set_is_a_503_and_never_cached(published: Any) -> None:
     async def scenario(issuer: Issuer, url: str, loop: Clocked) -> None:

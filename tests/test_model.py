@@ -211,10 +211,25 @@ def test_long_numbers_in_annotations_do_no_harm() -> None:
 
 def test_a_body_made_of_mistakes_is_not_answered_with_a_larger_one() -> None:
     with pytest.raises(BadRequest) as caught:
-        read({f"{'x' * 1000}{n}": 1 for n in range(500)})
-    assert len(caught.value.details) == 100
-    assert caught.value.message.endswith("and 492 more")
+        read({f"{'x' * 1000}{n}": 1 for n in range(190)})
+    assert len(caught.value.details) == 192
+    assert caught.value.message.endswith("and 182 more")
     assert len(caught.value.message) < 3000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"x{n}": 1 for n in range(50_000)},
+        {**GOOD, **{f"@{n}": 1 for n in range(50_000)}},
+        {**GOOD, "phones": [0] * 500_000},
+        {**GOOD, "phones": [{"a": 1}] * 100_000},
+        {**GOOD, "addresses": [{f"x{n}": 1 for n in range(50_000)}]},
+    ],
+    ids=["names", "annotations", "numbers", "objects", "nested names"],
+)
+def test_what_is_too_many_is_refused_before_it_is_looked_at(body: dict[str, Any]) -> None:
+    assert len(targets(body)) == 1
 
 
 @pytest.mark.parametrize("address", ["Email Address value", "a@", "@b.com", "a@b..com"])

@@ -78,6 +78,7 @@ def test_a_malformed_setting_is_named_and_its_value_not_shown(name: str, value: 
         "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0;EndpointSuffix=core.windows.net",
         "AccountName=a;AccountKey=c2VjcmV0;TableEndpoint=https://a.table.core.windows.net",
         "AccountName=a;AccountKey=c2VjcmV0;TableEndpoint=http://localhost:20002/a",
+        "AccountName=a;AccountKey=c2VjcmV0;TableEndpoint=http://a.table.core.windows.net",
     ],
 )
 def test_a_connection_string_is_for_azurite_only(storage: str) -> None:
@@ -95,10 +96,11 @@ def test_one_storage_is_needed_and_no_more(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("local", [LOCAL, {**DEPLOYED, "TOKEN_METADATA_URL": "http://127.0.0.1:7072/x"}])
-def test_the_local_issuer_and_storage_are_refused_in_azure(local: dict[str, str]) -> None:
+@pytest.mark.parametrize("sign", ["WEBSITE_INSTANCE_ID", "WEBSITE_SKU", "WEBSITE_POD_NAME", "LEGION_SERVICE_HOST"])
+def test_the_local_issuer_and_storage_are_refused_in_azure(local: dict[str, str], sign: str) -> None:
     Settings.from_environment(local)
     with pytest.raises(SettingsError, match="for local use"):
-        Settings.from_environment({**local, "WEBSITE_INSTANCE_ID": "1"})
+        Settings.from_environment({**local, sign: "1"})
 
 
 def test_the_connection_string_is_not_in_the_repr() -> None:
@@ -108,5 +110,5 @@ def test_the_connection_string_is_not_in_the_repr() -> None:
 def test_the_template_of_the_local_settings_agrees_with_the_local_start() -> None:
     values = json.loads(Path("infra/local/local.settings.json").read_text())["Values"]
     expected = app_settings(storage="UseDevelopmentStorage=true", metadata_url=values["TOKEN_METADATA_URL"])
-    assert expected.items() <= values.items()
+    assert expected.items() <= {**values, "CUSTOMERS_TABLE": "customers"}.items()
     Settings.from_environment(values)

@@ -44,10 +44,11 @@ def connection_string(table_port: int) -> str:
     )
 
 
-def app_settings(*, storage: str, metadata_url: str) -> dict[str, str]:
+def app_settings(*, storage: str, metadata_url: str, table: str = "customers") -> dict[str, str]:
     """The settings of an app that trusts the local issuer."""
     return {
         "CUSTOMERS_STORAGE": storage,
+        "CUSTOMERS_TABLE": table,
         "TOKEN_TENANT_ID": TENANT,
         "TOKEN_AUDIENCE": AUDIENCE,
         "TOKEN_AUTHORITY": AUTHORITY,
@@ -157,7 +158,7 @@ async def functions_host(
 def _port(variable: str, default: int) -> int:
     """Read a port from the environment and make sure that it can be had."""
     text = os.environ.get(variable) or str(default)
-    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise StartError(f"{variable}={text} is not a port number.")
     port = int(text)
     with socket.socket() as probe:
@@ -200,23 +201,29 @@ def _welcome(base: str, token: str) -> str:
 async def run(*, services_only: bool) -> None:
     """Bring everything up and stay until a signal. Raises StartError if a part can't start or ends by itself."""
     stop = asyncio.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) != signal.SIG_IGN:  # as nohup leaves it
+            asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with AsyncExitStack() as running:
         running.enter_context(_lock())
         ports = _port("PORT", 7071), _port("TABLE_PORT", 10002)
+        if ports[0] == ports[1]:
+            raise StartError(f"PORT and TABLE_PORT are both {ports[0]}; they must differ.")
         issuer = Issuer(load_key(KEY_PATH))
-        runner, metadata_url = await issuer.serve(_port("ISSUER_PORT", 7072 if services_only else 0))
+        # func start has the issuer's address in a file; otherwise any port will do.
+        fixed = services_only or bool(os.environ.get("ISSUER_PORT"))
+        runner, metadata_url = await issuer.serve(_port("ISSUER_PORT", 7072) if fixed else 0)
         running.push_async_callback(runner.cleanup)
         children = {
             "Azurite": await running.enter_async_context(azurite(ports[1], STATE / "azurite", STATE / "azurite.log"))
         }
         storage = connection_string(ports[1])
-        await make_table(storage)
+        table = os.environ.get("CUSTOMERS_TABLE") or "customers"
+        await make_table(storage, table)
         if services_only:
             print("\nAzurite and the issuer are ready for func start. Ctrl-C ends them.\n", flush=True)
         else:
-            settings = app_settings(storage=storage, metadata_url=metadata_url)
+            settings = app_settings(storage=storage, metadata_url=metadata_url, table=table)
             children["The Functions host"] = await running.enter_async_context(functions_host(ports[0], settings))
             print(_welcome(f"http://127.0.0.1:{ports[0]}", issuer.token()), flush=True)
         await _stopped(stop, children)

@@ -5,6 +5,14 @@
 set -eu
 cd "$(dirname "$0")/../.."
 exec >&2
+# What uv fetches stays in this folder, too.
+export UV_PYTHON_INSTALL_DIR="$PWD/.local/python"
+mkdir -p .local
+# Two commands at once set up one after the other, where the system has the tool for that.
+if command -v flock >/dev/null; then
+    exec 9>.local/setup.lock
+    flock 9
+fi
 
 is_313() {
     "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' >/dev/null 2>&1

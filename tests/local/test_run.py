@@ -68,7 +68,7 @@ def in_the_group_of(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("end_with", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end_with", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_prints_a_line_that_works_ends_cleanly_and_keeps_the_data(folder: Path, end_with: signal.Signals) -> None:
     ports = {"PORT": str(free_port()), "TABLE_PORT": str(free_port())}
     with started(folder, **ports) as process:
@@ -114,11 +114,22 @@ def test_a_port_in_use_is_told_in_one_line(folder: Path, variable: str) -> None:
     assert f"{variable}=" in lines[0]
 
 
-def test_a_port_that_is_no_number_is_told_in_one_line(folder: Path) -> None:
-    with started(folder, PORT="http") as process:
+@pytest.mark.parametrize(
+    ("port", "says"),
+    [("http", "PORT=http is not a port number."), ("0", "PORT=0 is not a port number."), ("40001", "must differ")],
+)
+def test_a_port_that_can_not_be_is_told_in_one_line(folder: Path, port: str, says: str) -> None:
+    with started(folder, PORT=port, TABLE_PORT="40001") as process:
         assert process.wait(30) == 1
         assert process.stderr
-        assert process.stderr.read() == "PORT=http is not a port number.\n"
+        lines = process.stderr.read().strip().splitlines()
+    assert len(lines) == 1
+    assert says in lines[0]
+
+
+def test_it_makes_the_table_that_the_app_uses(folder: Path) -> None:
+    with started(folder, PORT=str(free_port()), TABLE_PORT=str(free_port()), CUSTOMERS_TABLE="other") as process:
+        wait_for(process, "curl ")
 
 
 def test_azurite_that_does_not_start_is_told_in_one_line(folder: Path) -> None:

@@ -15,7 +15,7 @@ def test_what_is_missing_is_told_in_one_line(tmp_path: Path, part: str, says: st
     script.parent.mkdir(parents=True)
     shutil.copy(HERE / "setup.sh", script)
     tools.mkdir()
-    for tool in ("dirname", "cmp", "cp"):
+    for tool in ("dirname", "cmp", "cp", "mkdir"):
         (tools / tool).symlink_to(str(shutil.which(tool)))
     (tools / "node").write_text("#!/bin/sh\nexit 1\n")
     ended = subprocess.run(  # noqa: S603
