@@ -5,7 +5,7 @@ override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token test test-sdk clean python node sdk
+.PHONY: run services token test test-sdk soak clean python node sdk
 
 run: python node
 	@$(PYTHON) infra/local/run.py
@@ -21,6 +21,11 @@ test: python node
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/pytest
+
+# As long as asked: make soak SECONDS=600
+SECONDS := 60
+soak: python node
+	@PYTHONPATH=infra/local:tests $(PYTHON) tests/exactly_once.py $(SECONDS)
 
 # The SDKs warn of their own deprecations and leave connections open.
 test-sdk: sdk node

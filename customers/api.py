@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from traceback import format_tb
 from typing import NamedTuple
 
 import azure.functions as func
@@ -19,11 +20,13 @@ from customers.errors import (
     MethodNotAllowed,
     NotFound,
     ServiceUnavailable,
+    TooManyRequests,
 )
 from customers.identity import Identity, Permission
 from customers.keys import Births, check_key
 from customers.model import BookingCustomer, CustomerUpdate, NewCustomer
 from customers.query import COUNT_OPTIONS, GET_OPTIONS, LIST_OPTIONS, Query
+from customers.repeatability import Repeatable
 from customers.settings import Settings
 from customers.table import CustomersTable, TableFilter
 from customers.wire import Request, Surface
@@ -50,6 +53,7 @@ class Api:
         self._identity = Identity(settings)
         self._table = CustomersTable(settings)
         self._births = Births()
+        self._under_way = 0
 
     def collection(self, surface: Surface) -> Operations:
         """``…/customers``."""
@@ -86,13 +90,18 @@ class Api:
         """Answer a request at a path that has these operations, and log one line of it."""
         started = time.perf_counter()
         request = Request(http)
+        self._under_way += 1
         try:
             response = await self._perform(request, operations)
         except GraphError as problem:
             response = wire.error(request, problem)
-        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the trace
-            _log.exception("request-id %s", request.id)
-            response = wire.error(request, InternalServerError("The service failed; nothing is known of the cause."))
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the trace
+            _log.error("request-id %s\n%s", request.id, _trace(fault))
+            response = wire.error(
+                request, InternalServerError(f"The service failed; its log has the cause under {request.id}.")
+            )
+        finally:
+            self._under_way -= 1
         _log.info(
             json.dumps(
                 {
@@ -108,14 +117,17 @@ class Api:
         return response
 
     async def _perform(self, request: Request, operations: Operations) -> func.HttpResponse:
+        if self._under_way > self._settings.concurrency:
+            # What can't be done within the budget is better refused at once than queued.
+            raise TooManyRequests("The service has as many requests as it can take; try again later.", retry_after=1)
         if not operations:
             raise NotFound("There is nothing at this path.")
         operation = operations.get(request.method)
         if operation is None:
             raise MethodNotAllowed(request.method, sorted(operations))
         if operation.permission is not None:
-            caller = await self._identity.authenticate(request.authorization)
-            caller.require(operation.permission)
+            request.caller = await self._identity.authenticate(request.authorization)
+            request.caller.require(operation.permission)
             _check_id("businessId", request.business_id)
         return await operation.perform(request)
 
@@ -124,11 +136,18 @@ class Api:
         body = request.json_body(self._settings.body_limit)
         new = NewCustomer.from_json(body, email_address_check=self._settings.email_address_check)
         birth = self._births.next()
+        repeatable = Repeatable.read(
+            request.header,
+            business_id=request.business_id,
+            caller=request.caller,
+            customer=new,
+            now=birth.at,
+        )
         customer = await self._table.add(
             request.business_id,
             BookingCustomer(
                 etag="",  # Table Storage's to give
-                id=new.id or birth.id,
+                id=repeatable.customer_id if repeatable else new.id or birth.id,
                 display_name=new.display_name,
                 email_address=new.email_address,
                 addresses=new.addresses,
@@ -137,8 +156,12 @@ class Api:
                 last_updated_date_time=birth.at,
             ),
             operation_id=request.id,
+            repeat=repeatable.repeat if repeatable else None,
         )
-        return wire.written(request, surface, customer, status=201)
+        response = wire.written(request, surface, customer, status=201)
+        if repeatable:
+            response.headers["Repeatability-Result"] = "accepted"
+        return response
 
     async def _add_by_reference(self, surface: Surface, request: Request) -> func.HttpResponse:
         try:
@@ -221,6 +244,17 @@ def _translate(text: str | None) -> TableFilter | None:
     from customers.filter import translate  # noqa: PLC0415
 
     return translate(text)
+
+
+def _trace(fault: BaseException | None) -> str:
+    """Where a fault and its causes came from, and what storage said; no messages, for those may quote a customer."""
+    lines: list[str] = []
+    while fault is not None:
+        told = {name: getattr(fault, name, None) for name in ("status_code", "error_code", "reason")}
+        facts = ", ".join(f"{name} {value}" for name, value in told.items() if value)
+        lines += [f"{type(fault).__module__}.{type(fault).__qualname__} {facts}\n", *format_tb(fault.__traceback__)]
+        fault = fault.__cause__ or fault.__context__
+    return "".join(lines)
 
 
 def _is_entity_reference(body: bytes) -> bool:

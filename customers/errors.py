@@ -4,6 +4,7 @@
 
     GraphError
      +-- BadRequest            400 badRequest                  the request must change
+     |    +-- RepeatRejected   400 badRequest                  with Repeatability-Result: rejected
      +-- Unauthenticated       401 InvalidAuthenticationToken  no acceptable bearer token
      +-- AccessDenied          403 accessDenied                a good token that may not do this
      +-- NotFound              404 notFound                    no such customer, or no such route
@@ -66,6 +67,13 @@ class BadRequest(GraphError):
         if more := len(violations) - len(sentences):
             sentences.append(f"and {more} more")
         return cls("; ".join(sentences), details=violations[: cls._MOST_DETAILS])
+
+
+class RepeatRejected(BadRequest):
+    """A repeatability header is malformed, or its request id was used for another body."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Repeatability-Result": "rejected"})
 
 
 class Unauthenticated(GraphError):

@@ -91,6 +91,7 @@ class Settings(BaseModel):
     ] = None
 
     email_address_check: Annotated[Literal["none", "smtp"], Field(alias="EMAIL_ADDRESS_CHECK")] = "none"
+    concurrency: Annotated[int, Field(alias="MAX_CONCURRENT_REQUESTS", ge=1, le=100_000)] = 1000
     body_limit: Annotated[int, Field(alias="BODY_LIMIT", ge=1024, le=104_857_600)] = 1_048_576
 
     deployed: Annotated[str | None, Field(validation_alias=AliasChoices(*_AZURE_ONLY))] = None

@@ -18,12 +18,13 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
+    ServiceResponseError,
 )
 from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables import TableEntity, TableErrorCode, UpdateMode
 from azure.data.tables.aio import TableClient
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
@@ -32,6 +33,7 @@ from customers.errors import (
     GraphError,
     NotFound,
     PreconditionFailed,
+    RepeatRejected,
     ServiceUnavailable,
     TooManyRequests,
 )
@@ -49,26 +51,37 @@ _REPEATABLE = ["GET", "POST"]
 # The request-id of the add, and of the last update: by them a write whose answer was lost is recognised.
 _ADDED_BY = "operationId"
 _UPDATED_BY = "updateOperationId"
+# Of an add that may be repeated: what its repeats are recognised by, and from the first update on the customer as it
+# was before, for a repeat is answered as the add was.
+_REQUEST, _BODY, _FIRST_ETAG = "repeatableRequest", "repeatableBody", "firstETag"
+_FIRST = {name: f"first{name[0].upper()}{name[1:]}" for name in ("displayName", "emailAddress", "addresses", "phones")}
 _MOST_ATTEMPTS = 10
 _STALE = "The customer has changed since; get it again and decide anew."
 
-_addresses = TypeAdapter(tuple[PhysicalAddress, ...])
-_phones = TypeAdapter(tuple[Phone, ...])
+# An error must not show a customer's data.
+_addresses = TypeAdapter(tuple[PhysicalAddress, ...], config=ConfigDict(hide_input_in_errors=True))
+_phones = TypeAdapter(tuple[Phone, ...], config=ConfigDict(hide_input_in_errors=True))
 
 
 class _Backpressure(Exception):
     """Storage names a time to wait: the caller is told it, rather than made to wait here."""
 
-    def __init__(self, status: int, retry_after: int) -> None:
-        super().__init__(status, retry_after)
-        self.status = status
+    def __init__(self, retry_after: int, *, throttled: bool) -> None:
+        super().__init__(retry_after)
         self.retry_after = retry_after
+        self.throttled = throttled
 
 
 def _pass_on_retry_after(response: PipelineResponse[Any, Any]) -> None:
     http = response.http_response
     if http.status_code in (429, 503) and (seconds := http.headers.get("Retry-After")):
-        raise _Backpressure(http.status_code, int(seconds) if seconds.isdecimal() else _RETRY_AFTER)
+        retry_after = int(seconds) if seconds.isdecimal() else _RETRY_AFTER
+        raise _Backpressure(retry_after, throttled=_throttles(http))
+
+
+def _throttles(response: Any) -> bool:
+    """Whether too much was asked: 429, or 503 with the code ServerBusy ("Table service error codes")."""
+    return response.status_code == 429 or (response.status_code == 503 and "ServerBusy" in response.text())
 
 
 type Precondition = Callable[[str], bool]
@@ -83,6 +96,13 @@ class TableFilter(NamedTuple):
 
     text: str
     parameters: dict[str, str | datetime]
+
+
+class Repeat(NamedTuple):
+    """What the repeats of an add are recognised by: digests of who asks for it under which id, and of what it adds."""
+
+    request: str
+    body: str
 
 
 class Page(NamedTuple):
@@ -104,33 +124,34 @@ class CustomersTable:
         self._client: TableClient | None = None
         self._closing: AsyncGenerator[None] | None = None
 
-    async def add(self, business_id: str, customer: BookingCustomer, *, operation_id: str) -> BookingCustomer:
+    async def add(
+        self, business_id: str, customer: BookingCustomer, *, operation_id: str, repeat: Repeat | None = None
+    ) -> BookingCustomer:
         """Add a customer and return it with its ETag: one storage operation, if all goes well.
 
         ``operation_id``, new for each add, is kept in the row: by it an add whose outcome is unknown is recognised.
-        Raises Conflict if the business has a customer of that id already.
+        An add that was made before with the same ``repeat`` returns the customer as it was returned then.
+        Raises Conflict if the business has another customer of that id already, RepeatRejected if the request was
+        made before with another body.
         """
         table = await self._table()
-        row = _to_row(business_id, customer, operation_id)
-        async with self._budget():
+        row = _to_row(business_id, customer, operation_id, repeat)
+        async with self._budget() as deadline:
             try:
                 async with self._time_to_write():
                     written = await table.create_entity(
                         row, response_preference="return-no-content", retry_on_methods=_REPEATABLE
                     )
-            except (AzureError, TimeoutError, _Backpressure) as error:
+                return customer.model_copy(update={"etag": _etag(written)})
+            except Exception as error:  # whatever it is, the write may have been made
                 if _is_refusal(error):
                     raise
-                try:
-                    found = await self._read(business_id, customer.id)
-                except NotFound:
-                    found = None
-                if found is not None and found.get(_ADDED_BY) == operation_id:
-                    return _from_row(found)
-                if found is not None or isinstance(error, ResourceExistsError):
+                found = await self._find_out(business_id, customer.id, error, deadline)
+                if found is None and not isinstance(error, ResourceExistsError):
+                    raise _told(error) from error
+                if found is None or not _is_repeat(found, operation_id, repeat):
                     raise Conflict("The business already has a customer of this id.") from None
-                raise _out_of_reach(error) from error
-        return customer.model_copy(update={"etag": str(written["etag"])})
+                return _as_first_returned(found)
 
     async def get(self, business_id: str, customer_id: str) -> BookingCustomer:
         """Return a customer. Raises NotFound."""
@@ -148,7 +169,7 @@ class CustomersTable:
             while True:
                 found, continuation = await self._query(business_id, where, top, continuation)
                 if found or continuation is None:
-                    return Page([_from_row({**row, "etag": row.metadata["etag"]}) for row in found], continuation)
+                    return Page([_from_row({**row, "etag": _etag(row.metadata)}) for row in found], continuation)
 
     async def count(self, business_id: str, *, where: TableFilter | None) -> int:
         """Count a business's customers by their keys, a thousand in one storage operation."""
@@ -176,7 +197,7 @@ class CustomersTable:
         Raises NotFound, and PreconditionFailed if the customer's ETag does not meet the precondition.
         """
         table = await self._table()
-        async with self._budget():
+        async with self._budget() as deadline:
             for attempt in range(_MOST_ATTEMPTS):
                 row = await self._read(business_id, customer_id)
                 if row.get(_UPDATED_BY) == operation_id:
@@ -188,6 +209,7 @@ class CustomersTable:
                     "PartitionKey": business_id,
                     "RowKey": customer_id,
                     **_to_columns(changes),
+                    **_first_columns(row),
                     "lastUpdatedDateTime": at,
                     _UPDATED_BY: operation_id,
                 }
@@ -199,16 +221,18 @@ class CustomersTable:
                             etag=row["etag"],
                             match_condition=MatchConditions.IfNotModified,
                         )
-                    return _from_row({**row, **changed, "etag": written["etag"]})
+                    return _from_row({**row, **changed, "etag": _etag(written)})
                 except ResourceModifiedError:
                     await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, no secret
-                except (AzureError, TimeoutError, _Backpressure) as error:
+                except Exception as error:  # whatever it is, the write may have been made
                     if _is_refusal(error) and not isinstance(error, ResourceNotFoundError):
                         raise
-                    row = await self._read(business_id, customer_id)
-                    if row.get(_UPDATED_BY) != operation_id:
-                        raise _out_of_reach(error) from error
-                    return _from_row(row)
+                    found = await self._find_out(business_id, customer_id, error, deadline)
+                    if found is None:
+                        raise _no_such_customer() from None
+                    if found.get(_UPDATED_BY) != operation_id:
+                        raise _told(error) from error
+                    return _from_row(found)
         raise ServiceUnavailable("Others keep changing this customer; nothing was written.", retry_after=1)
 
     async def delete(self, business_id: str, customer_id: str, *, precondition: Precondition | None) -> None:
@@ -217,7 +241,7 @@ class CustomersTable:
         Raises NotFound, and PreconditionFailed if the customer's ETag does not meet the precondition.
         """
         table = await self._table()
-        async with self._budget():
+        async with self._budget() as deadline:
             etag = (await self._read(business_id, customer_id))["etag"]
             condition: dict[str, Any] = {}
             if precondition is not None:
@@ -230,14 +254,11 @@ class CustomersTable:
                     await table.delete_entity(business_id, customer_id, **condition)
             except ResourceModifiedError:
                 raise PreconditionFailed(_STALE) from None
-            except (AzureError, TimeoutError, _Backpressure) as error:
+            except Exception as error:  # whatever it is, the delete may have been made
                 if _is_refusal(error):
                     raise
-                try:
-                    await self._read(business_id, customer_id)
-                except NotFound:
-                    return
-                raise _out_of_reach(error) from error
+                if await self._find_out(business_id, customer_id, error, deadline) is not None:
+                    raise _told(error) from error
 
     async def is_there(self) -> bool:
         """Tell whether the table exists and answers."""
@@ -248,6 +269,27 @@ class CustomersTable:
         except (GraphError, AzureError):
             return False
         return True
+
+    async def _find_out(
+        self, business_id: str, customer_id: str, error: Exception, deadline: float
+    ) -> dict[str, Any] | None:
+        """Return the row that a write left that ended in ``error``, None if there is no such row.
+
+        Asks until storage answers or the budget ends, and raises what ``error`` comes to then.
+        """
+        pause = 0.05
+        try:
+            async with asyncio.timeout_at(deadline - 0.02):
+                while True:
+                    try:
+                        return await self._read(business_id, customer_id)
+                    except NotFound:
+                        return None
+                    except (TooManyRequests, ServiceUnavailable):
+                        await asyncio.sleep(pause)
+                        pause *= 2
+        except TimeoutError:
+            raise _told(error) from error
 
     async def _read(self, business_id: str, customer_id: str) -> dict[str, Any]:
         table = await self._table()
@@ -260,8 +302,8 @@ class CustomersTable:
         except (AzureError, _Backpressure) as error:
             if _is_refusal(error):
                 raise
-            raise _out_of_reach(error) from error
-        return {**row, "etag": row.metadata["etag"]}
+            raise _told(error) from error
+        return {**row, "etag": _etag(row.metadata)}
 
     async def _query(
         self,
@@ -286,17 +328,18 @@ class CustomersTable:
         except (AzureError, _Backpressure) as error:
             if _is_refusal(error):
                 raise
-            raise _out_of_reach(error) from error
+            raise _told(error) from error
         return rows, pages.continuation_token  # type: ignore[attr-defined]
 
     @asynccontextmanager
-    async def _budget(self) -> AsyncGenerator[None]:
-        """All that one request does with storage."""
+    async def _budget(self) -> AsyncGenerator[float]:
+        """Bound all that one request does with storage; the value is when that ends, by the event loop's clock."""
+        deadline = asyncio.get_running_loop().time() + self._settings.budget
         try:
-            async with asyncio.timeout(self._settings.budget):
-                yield
+            async with asyncio.timeout_at(deadline):
+                yield deadline
         except TimeoutError as error:
-            raise _out_of_reach(error) from error
+            raise _told(error) from error
 
     def _time_to_write(self) -> asyncio.Timeout:
         """What is left of the budget is for finding out what became of the write."""
@@ -357,14 +400,25 @@ def _is_refusal(error: Exception) -> bool:
     )
 
 
-def _out_of_reach(error: Exception) -> GraphError:
-    """What to tell a caller of a storage that does not answer as it should."""
-    status = error.status if isinstance(error, _Backpressure) else getattr(error, "status_code", None)
-    seconds = error.retry_after if isinstance(error, _Backpressure) else _RETRY_AFTER
-    # "Table Service error codes": ServerBusy, a 503, is how Table Storage throttles.
-    if status == 429 or "ServerBusy" in str(error):
+def _told(error: Exception) -> Exception:
+    """What to tell a caller of a storage that does not answer as it should; another error is what it is."""
+    throttled, seconds = False, _RETRY_AFTER
+    if isinstance(error, _Backpressure):
+        throttled, seconds = error.throttled, error.retry_after
+    elif isinstance(error, HttpResponseError) and error.response is not None:
+        throttled = _throttles(error.response)
+    elif not isinstance(error, AzureError | TimeoutError):
+        return error
+    if throttled:
         return TooManyRequests("Storage is throttling; try again later.", retry_after=seconds)
     return ServiceUnavailable("Storage cannot be reached; try again later.", retry_after=seconds)
+
+
+def _etag(metadata: Mapping[str, Any]) -> str:
+    """The ETag of a row. Raises ServiceResponseError if storage's answer is broken and has none."""
+    if etag := metadata.get("etag"):
+        return str(etag)
+    raise ServiceResponseError("the answer has no ETag")
 
 
 def _require(precondition: Precondition | None, etag: str) -> None:
@@ -376,7 +430,9 @@ def _no_such_customer() -> NotFound:
     return NotFound("The business has no customer of this id.")
 
 
-def _to_row(business_id: str, customer: BookingCustomer, operation_id: str) -> dict[str, str | datetime]:
+def _to_row(
+    business_id: str, customer: BookingCustomer, operation_id: str, repeat: Repeat | None
+) -> dict[str, str | datetime]:
     return {
         "PartitionKey": business_id,
         "RowKey": customer.id,
@@ -391,7 +447,34 @@ def _to_row(business_id: str, customer: BookingCustomer, operation_id: str) -> d
         "createdDateTime": customer.created_date_time,
         "lastUpdatedDateTime": customer.last_updated_date_time,
         _ADDED_BY: operation_id,
+        **({_REQUEST: repeat.request, _BODY: repeat.body} if repeat else {}),
     }
+
+
+def _is_repeat(row: Mapping[str, Any], operation_id: str, repeat: Repeat | None) -> bool:
+    """Whether a row was made by this add, or by the same request. Raises RepeatRejected if that had another body."""
+    if row.get(_ADDED_BY) == operation_id:
+        return True
+    if repeat is None or row.get(_REQUEST) != repeat.request:
+        return False
+    if row.get(_BODY) != repeat.body:
+        raise RepeatRejected("This Repeatability-Request-ID was used for another body; a new request takes a new one.")
+    return True
+
+
+def _first_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What to keep of a row that is about to change, if repeats may have to be answered with it."""
+    if _REQUEST not in row or _FIRST_ETAG in row:
+        return {}
+    return {_FIRST_ETAG: row["etag"], **{first: row[name] for name, first in _FIRST.items()}}
+
+
+def _as_first_returned(row: Mapping[str, Any]) -> BookingCustomer:
+    """The customer as its add answered it, whatever has become of it since."""
+    if _FIRST_ETAG not in row:
+        return _from_row(row)
+    first = {name: row[column] for name, column in _FIRST.items()}
+    return _from_row({**row, **first, "etag": row[_FIRST_ETAG], "lastUpdatedDateTime": row["createdDateTime"]})
 
 
 def _to_columns(properties: Mapping[str, Any]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from werkzeug.http import parse_etags, parse_list_header, parse_options_header, unquote_etag
 
 from customers.errors import BadRequest, ContentTooLarge, Detail, GraphError, UnsupportedMediaType
+from customers.identity import Caller
 from customers.model import BookingCustomer
 
 _JSON = "application/json"
@@ -56,6 +57,9 @@ class Surface(Enum):
 
 class Request:
     """What the operations need of a request, read from it when asked for."""
+
+    caller: Caller
+    """Set when the request has been authenticated."""
 
     def __init__(self, http: func.HttpRequest) -> None:
         # Taken apart without urllib, which raises on some of the hosts that a client may send.
@@ -113,6 +117,10 @@ class Request:
     def if_none_match(self) -> Callable[[str], bool] | None:
         """What the customer's ETag satisfies if the client has it already; None if it did not say."""
         return self._precondition("if-none-match")
+
+    def header(self, name: str) -> str | None:
+        """A header as it was sent, several of one name joined with commas; None if it was not."""
+        return self._headers.get(name)
 
     def _precondition(self, header: str) -> Callable[[str], bool] | None:
         sent = self._headers.get(header, "").strip()

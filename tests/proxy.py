@@ -15,6 +15,7 @@ class Passed(NamedTuple):
 
     method: str
     path: str
+    body: bytes
 
 
 type Fault = Callable[["FaultProxy", web.Request], Awaitable[web.Response]]
@@ -59,7 +60,7 @@ class FaultProxy:
         self.passed.clear()
 
     async def _handle(self, request: web.Request) -> web.Response:
-        self.passed.append(Passed(request.method, request.raw_path))
+        self.passed.append(Passed(request.method, request.raw_path, await request.read()))
         fault = self.plan.popleft() if self.plan else self.always
         return await fault(self, request)
 
@@ -123,6 +124,29 @@ def late(seconds: float) -> Fault:
         response = await proxy.forward(request)
         await asyncio.sleep(seconds)
         return response
+
+    return fault
+
+
+async def nonsense_after(proxy: FaultProxy, request: web.Request) -> web.Response:
+    """Let storage do its work, then answer as some gateway might."""
+    await proxy.forward(request)
+    return web.Response(text="<html>all is well</html>", content_type="text/html")
+
+
+async def no_etag_after(proxy: FaultProxy, request: web.Request) -> web.Response:
+    """Let storage do its work, then answer without saying which version of the row there is now."""
+    await proxy.forward(request)
+    return web.Response(status=204)
+
+
+def busy(*, retry_after: int | None = None) -> Fault:
+    """Throttle as Table Storage does."""
+
+    async def fault(_: FaultProxy, __: web.Request) -> web.Response:
+        body = {"odata.error": {"code": "ServerBusy", "message": {"lang": "en-us", "value": "The server is busy."}}}
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        return web.json_response(body, status=503, headers=headers)
 
     return fault
 

@@ -14,7 +14,20 @@ from azure.data.tables import TableClient
 from conftest import StartService, rows
 from graph import BETA, DOCUMENTED, assert_customer, assert_error
 from issuer import Issuer
-from proxy import Fault, FaultProxy, cut_after, cut_before, half_a_response, hang, late, pass_on, status
+from proxy import (
+    Fault,
+    FaultProxy,
+    busy,
+    cut_after,
+    cut_before,
+    half_a_response,
+    hang,
+    late,
+    no_etag_after,
+    nonsense_after,
+    pass_on,
+    status,
+)
 from run import connection_string
 
 BUDGET = 2.0
@@ -85,8 +98,21 @@ def test_a_get_is_exactly_one_storage_operation(faulty: Faulty) -> None:
         status(503, retry_after=30, committed=True),
         status(429, retry_after=30, committed=True),
         status(504, committed=True),
+        nonsense_after,
+        no_etag_after,
     ],
-    ids=["cut", "half a response", "late", "500", "503", "503 and Retry-After", "429 and Retry-After", "504"],
+    ids=[
+        "cut",
+        "half a response",
+        "late",
+        "500",
+        "503",
+        "503 and Retry-After",
+        "429 and Retry-After",
+        "504",
+        "nonsense",
+        "no ETag",
+    ],
 )
 def test_an_answer_lost_after_the_commit_is_still_a_201_and_one_row(
     faulty: Faulty, table: TableClient, fault: Fault, *, own: bool
@@ -106,10 +132,27 @@ def test_one_fault_before_the_commit_is_repaired(faulty: Faulty, table: TableCli
     assert len(rows(table, business)) == 1
 
 
-LOST_ANSWERS = [cut_after, half_a_response, late(0.9), status(500, committed=True), status(503, committed=True)]
+@pytest.mark.parametrize("then", [cut_before, status(429, retry_after=1), status(503, retry_after=9), busy(), hang])
+def test_storage_is_asked_what_became_of_a_write_until_it_tells(
+    faulty: Faulty, table: TableClient, then: Fault
+) -> None:
+    business = str(uuid4())
+    faulty.proxy.plan.extend([status(503, retry_after=1, committed=True), then, then])
+    customer = assert_customer(add(faulty, business))
+    assert [row["RowKey"] for row in rows(table, business)] == [customer["id"]]
 
 
-@pytest.mark.parametrize("fault", LOST_ANSWERS, ids=["cut", "half a response", "late", "500", "503"])
+LOST_ANSWERS = [
+    cut_after,
+    half_a_response,
+    late(0.9),
+    status(500, committed=True),
+    status(503, committed=True),
+    nonsense_after,
+]
+
+
+@pytest.mark.parametrize("fault", LOST_ANSWERS, ids=["cut", "half a response", "late", "500", "503", "nonsense"])
 @pytest.mark.parametrize("stale", [True, False])
 def test_an_update_whose_answer_is_lost_is_still_a_200(faulty: Faulty, fault: Fault, *, stale: bool) -> None:
     url = f"{BETA.format(uuid4())}/x"
@@ -121,7 +164,7 @@ def test_an_update_whose_answer_is_lost_is_still_a_200(faulty: Faulty, fault: Fa
     assert assert_customer(faulty.client.get(url), 200) == after
 
 
-@pytest.mark.parametrize("fault", LOST_ANSWERS, ids=["cut", "half a response", "late", "500", "503"])
+@pytest.mark.parametrize("fault", LOST_ANSWERS, ids=["cut", "half a response", "late", "500", "503", "nonsense"])
 def test_a_delete_whose_answer_is_lost_is_still_a_204(faulty: Faulty, fault: Fault) -> None:
     collection = BETA.format(uuid4())
     faulty.client.post(collection, json={**DOCUMENTED, "id": "x"})
@@ -212,8 +255,21 @@ def test_an_id_that_is_taken_stays_a_409_under_faults(faulty: Faulty, table: Tab
         (status(503, retry_after=7), 503, "serviceUnavailable", "7"),
         (status(429), 429, "tooManyRequests", None),
         (status(429, retry_after=7), 429, "tooManyRequests", "7"),
+        (busy(), 429, "tooManyRequests", None),
+        (busy(retry_after=7), 429, "tooManyRequests", "7"),
     ],
-    ids=["cut", "hang", "slow", "500", "503", "503 and Retry-After", "429", "429 and Retry-After"],
+    ids=[
+        "cut",
+        "hang",
+        "slow",
+        "500",
+        "503",
+        "503 and Retry-After",
+        "429",
+        "429 and Retry-After",
+        "busy",
+        "busy and Retry-After",
+    ],
 )
 def test_a_fault_that_stays_is_told_within_the_budget(
     faulty: Faulty, fault: Fault, expected: int, code: str, retry_after: str | None
