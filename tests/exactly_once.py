@@ -26,12 +26,13 @@ from aiohttp import web
 from azure.data.tables.aio import TableClient
 from graph import BETA
 from issuer import Issuer, new_key
-from proxy import Fault, FaultProxy, cut_after, cut_before, half_a_response, hang, late, pass_on, status
+from proxy import Fault, FaultProxy, commit_late, cut_after, cut_before, half_a_response, hang, late, pass_on, status
 from run import app_settings, azurite, connection_string, functions_host, make_table
 
 FAULTS: dict[str, Fault] = {
     "cut before the request": cut_before,
     "cut after the commit": cut_after,
+    "commit after the budget": commit_late(2.5),
     "half a response": half_a_response,
     "delay": late(0.2),
     "answer after the timeout": late(0.8),
@@ -184,7 +185,7 @@ async def soak(seconds: float) -> Figures:
             end = time.monotonic() + seconds
             await add_until(lambda: time.monotonic() > end, base, token, figures, chance, clients=32)
             refusing.cancel()
-            await asyncio.sleep(1)  # for the answers that come late
+            await asyncio.sleep(3)  # for what comes late
             await hold_against_the_law(storage, figures)
             print(*figures.lines(), f"peak memory of the service {peak_memory(pid)} MiB", sep="\n")
     return figures

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -32,6 +33,7 @@ class FaultProxy:
         self.plan: deque[Fault] = deque()
         self.always: Fault = pass_on
         self.passed: list[Passed] = []
+        self._later: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen on 127.0.0.1, on a free port at first, on the same one later."""
@@ -47,7 +49,8 @@ class FaultProxy:
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close everything, what was to come later first."""
+        await asyncio.gather(*self._later)
         if self._runner:
             await self._runner.cleanup()
         if self._session:
@@ -63,6 +66,18 @@ class FaultProxy:
         self.passed.append(Passed(request.method, request.raw_path, await request.read()))
         fault = self.plan.popleft() if self.plan else self.always
         return await fault(self, request)
+
+    def later(self, seconds: float, work: Coroutine[Any, Any, object]) -> None:
+        """Do something after that time, whatever comes of it."""
+
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            with suppress(aiohttp.ClientError):
+                await work
+
+        task = asyncio.create_task(wait())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     async def forward(self, request: web.Request) -> web.Response:
         """Let the real storage answer."""
@@ -100,6 +115,17 @@ async def cut_after(proxy: FaultProxy, request: web.Request) -> web.Response:
     """Let storage do its work, then drop the connection instead of answering."""
     await proxy.forward(request)
     return _cut(request)
+
+
+def commit_late(seconds: float) -> Fault:
+    """Drop the connection, and let storage do its work after that time all the same."""
+
+    async def fault(proxy: FaultProxy, request: web.Request) -> web.Response:
+        await request.read()
+        proxy.later(seconds, proxy.forward(request))
+        return _cut(request)
+
+    return fault
 
 
 async def half_a_response(proxy: FaultProxy, request: web.Request) -> web.Response:
