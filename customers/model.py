@@ -37,6 +37,9 @@ MAX_TEXT = 255
 MAX_ADDRESSES = 10
 MAX_PHONES = 20
 
+# Where Pydantic's words are about its own ways.
+_MESSAGES = {"extra_forbidden": "There is no such property; leave it out"}
+
 # More names than any customer has, annotations included. A body of nothing but mistakes must not keep the service busy.
 _MAX_NAMES = 200
 
@@ -182,7 +185,7 @@ class _SentCustomer(_Resource):
             customer = cls.model_validate_json(body, context={"email_address_check": email_address_check})
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
-            violations += [Detail(p["type"], _target(p["loc"]), p["msg"]) for p in problems]
+            violations += [Detail(p["type"], _target(p["loc"]), _MESSAGES.get(p["type"], p["msg"])) for p in problems]
         if not any(violation.code == "json_invalid" for violation in violations):
             violations += _what_no_parser_agrees_on(body)
         if customer is None or violations:

@@ -71,6 +71,11 @@ def test_the_message_names_the_property_and_says_what_to_do() -> None:
     assert caught.value.details[0] == ("missing", "emailAddress", "Field required")
 
 
+def test_an_unknown_property_is_named_and_to_be_left_out() -> None:
+    with pytest.raises(BadRequest, match=r"^phones/0/nummer: There is no such property; leave it out$"):
+        read({**GOOD, "phones": [{"nummer": "1"}]})
+
+
 @pytest.mark.parametrize("name", ["id", "displayName", "emailAddress", "addresses", "phones", "@odata.type"])
 @pytest.mark.parametrize("value", [None, 1, True, {}])
 def test_a_property_of_another_type_is_refused(name: str, value: object) -> None:
