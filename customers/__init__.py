@@ -2,6 +2,7 @@
 
 The arrows between the modules run one way::
 
-    function_app -> api -> query, filter -> table -> model -> keys, errors
+    function_app -> api -> query, filter -> table -> row -> model -> keys, errors
+                    api -> repeatability -> row      storage -> settings
                     api -> wire, identity -> settings
 """

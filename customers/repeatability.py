@@ -15,7 +15,7 @@ from customers.errors import PreconditionFailed, RepeatRejected
 from customers.identity import Caller
 from customers.keys import guid
 from customers.model import NewCustomer
-from customers.table import Repeat
+from customers.row import Repeat
 
 WINDOW = timedelta(hours=24)
 """How long after its first sending a request may be repeated."""

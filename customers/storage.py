@@ -1,0 +1,127 @@
+"""The connection to Table Storage, and what its answers and its silence mean.
+
+Sources: "Table service error codes"; azure-core, "Error handling".
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError, ServiceResponseError
+from azure.core.pipeline import PipelineResponse
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.data.tables.aio import TableClient
+
+from customers.errors import ServiceUnavailable, TooManyRequests
+from customers.settings import Settings
+
+# Azurite closes a connection that was idle for 5 seconds, and a request sent at that moment fails.
+_KEEP_ALIVE = 4.0
+_RETRY_AFTER = 2
+
+
+class Backpressure(Exception):
+    """Storage names a time to wait: the caller is told it, rather than made to wait here."""
+
+    def __init__(self, retry_after: int, *, throttled: bool) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+        self.throttled = throttled
+
+
+def _pass_on_retry_after(response: PipelineResponse[Any, Any]) -> None:
+    http = response.http_response
+    if http.status_code in (429, 503) and (seconds := http.headers.get("Retry-After")):
+        retry_after = int(seconds) if seconds.isdecimal() else _RETRY_AFTER
+        raise Backpressure(retry_after, throttled=_throttles(http))
+
+
+def _throttles(response: Any) -> bool:
+    """Whether too much was asked: 429, or 503 with the code ServerBusy ("Table service error codes")."""
+    return response.status_code == 429 or (response.status_code == 503 and "ServerBusy" in response.text())
+
+
+class Connection:
+    """The one client of the process, made on first use and closed with the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: TableClient | None = None
+        self._closing: AsyncGenerator[None] | None = None
+
+    async def table(self) -> TableClient:
+        """Return the client of the table."""
+        if self._client is None:
+            self._client, close = _connect(self._settings)
+            # asyncio.Runner closes asynchronous generators that are suspended when the loop ends.
+            self._closing = _closed_with_the_loop(close)
+            await anext(self._closing)
+        return self._client
+
+
+async def _closed_with_the_loop(close: AsyncExitStack) -> AsyncGenerator[None]:
+    async with close:
+        yield
+
+
+def _connect(settings: Settings) -> tuple[TableClient, AsyncExitStack]:
+    """Make the client, and what closes it and its credential."""
+    close = AsyncExitStack()
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    )
+    options: dict[str, Any] = {
+        "transport": AioHttpTransport(
+            session=session, connection_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
+        ),
+        "retry_total": 2,
+        "retry_backoff_factor": 0.2,
+        "raw_response_hook": _pass_on_retry_after,
+    }
+    if settings.storage is not None:
+        client = TableClient.from_connection_string(settings.storage.get_secret_value(), settings.table, **options)
+    else:
+        # Only where it is used: 100 ms of the start.
+        from azure.identity.aio import ManagedIdentityCredential  # noqa: PLC0415
+
+        credential = ManagedIdentityCredential(client_id=str(settings.client_id) if settings.client_id else None)
+        close.push_async_callback(credential.close)
+        client = TableClient(str(settings.table_service_uri), settings.table, credential=credential, **options)
+    close.push_async_callback(client.close)
+    return client, close
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether storage refused the request for what it is, so that it changed nothing and would be refused again."""
+    return (
+        isinstance(error, HttpResponseError)
+        and not isinstance(error, ResourceExistsError)
+        and error.status_code is not None
+        and 400 <= error.status_code < 500
+        and error.status_code not in (408, 429)
+    )
+
+
+def told(error: Exception) -> Exception:
+    """What to tell a caller of a storage that does not answer as it should; another error is what it is."""
+    throttled, seconds = False, _RETRY_AFTER
+    if isinstance(error, Backpressure):
+        throttled, seconds = error.throttled, error.retry_after
+    elif isinstance(error, HttpResponseError) and error.response is not None:
+        throttled = _throttles(error.response)
+    elif not isinstance(error, AzureError | TimeoutError):
+        return error
+    if throttled:
+        return TooManyRequests("Storage is throttling; try again later.", retry_after=seconds)
+    return ServiceUnavailable("Storage cannot be reached; try again later.", retry_after=seconds)
+
+
+def etag_of(metadata: Mapping[str, Any]) -> str:
+    """The ETag of a row. Raises ServiceResponseError if storage's answer is broken and has none."""
+    if etag := metadata.get("etag"):
+        return str(etag)
+    raise ServiceResponseError("the answer has no ETag")
