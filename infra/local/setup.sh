@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite, and
-# "setup.sh sdk" makes an environment with the Graph SDKs.
+# Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite, "setup.sh sdk"
+# makes an environment with the Graph SDKs, and "setup.sh azmcp" one with Azure's type tables.
 # It does nothing where the locked requirements have not changed. All it says goes to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -61,6 +61,10 @@ python_environment() {
 
 sdk_environment() {
     environment .local/sdk tests/sdk/requirements.txt
+}
+
+azmcp_environment() {
+    environment .local/azmcp tests/infra/requirements.txt
 }
 
 node_environment() {
