@@ -1,11 +1,11 @@
 # The commands of this project; README.md tells what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN
 # As it was written: make would take a $ in it for its own.
 override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token test test-sdk soak clean python node sdk
+.PHONY: run services token test test-sdk test-infra soak smoke clean python node sdk azmcp
 
 run: python node
 	@$(PYTHON) infra/local/run.py
@@ -31,6 +31,12 @@ soak: python node
 test-sdk: sdk node
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
+test-infra: python azmcp
+	.venv/bin/pytest tests/infra/test_types.py
+
+smoke: python
+	@$(PYTHON) tests/smoke.py
+
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
 	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules
@@ -41,6 +47,9 @@ python:
 
 sdk:
 	@infra/local/setup.sh sdk
+
+azmcp:
+	@infra/local/setup.sh azmcp
 
 node:
 	@infra/local/setup.sh node
