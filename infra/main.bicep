@@ -24,6 +24,11 @@ param authority string = environment().authentication.loginEndpoint
 @description('smtp demands valid e-mail addresses of customers.')
 param emailAddressCheck string = 'none'
 
+@minValue(1)
+@maxValue(100000)
+@description('The requests under way in one process; one more is refused.')
+param maxConcurrentRequests int = 1000
+
 @minValue(1024)
 @maxValue(104857600)
 @description('The longest body of a request, in bytes.')
@@ -177,6 +182,7 @@ module api 'function.bicep' = {
       TOKEN_AUDIENCE: audience
       TOKEN_AUTHORITY: authority
       EMAIL_ADDRESS_CHECK: emailAddressCheck
+      MAX_CONCURRENT_REQUESTS: string(maxConcurrentRequests)
       BODY_LIMIT: string(bodyLimit)
     }
   }

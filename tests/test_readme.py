@@ -1,0 +1,72 @@
+"""What README.md tells of exists: routes, settings, variables and commands."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from customers.settings import Settings
+
+README = Path("README.md").read_text()
+
+
+def section(title: str) -> str:
+    """A section, without its title."""
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_column(text: str) -> set[str]:
+    """The code in the first column of a section's tables."""
+    return {name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall("`(.+?)`", row)}
+
+
+ROUTES = sorted(row for row in first_column(section("Operations")) if re.match("[A-Z]+ […/]", row))
+SURFACES = re.findall(r"`(/[\w./]+/\{businessId\})`", section("Operations"))
+
+
+def test_the_tables_were_found() -> None:
+    assert len(ROUTES) == 8
+    assert len(SURFACES) == 3
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("route", [route for route in ROUTES if "…" in route])
+def test_a_route_is_there_and_takes_a_token(anonymous: httpx.Client, route: str, surface: str) -> None:
+    method, path = route.replace("…", surface).replace("{id}", "1").replace("{businessId}", "Contoso").split()
+    assert anonymous.request(method, path, json={}).status_code == 401
+
+
+def test_healthz_is_there(anonymous: httpx.Client) -> None:
+    assert "GET /healthz" in ROUTES
+    assert anonymous.get("/healthz").status_code == 200
+
+
+def test_every_url_of_an_example_is_there(anonymous: httpx.Client) -> None:
+    paths = set(re.findall(r"curl .*?(?:7071|\$base)(/[^\s\"]+)", README))
+    assert paths == {"/beta/bookingBusinesses/Contoso@contoso.onmicrosoft.com/customers"}
+    for path in paths:
+        assert anonymous.get(path).status_code == 401
+
+
+def test_every_setting_is_told() -> None:
+    # What only Azure sets goes by other names, and has no alias.
+    read = {field.alias for field in Settings.model_fields.values() if field.alias}
+    assert first_column(section("Settings")) == read
+
+
+def test_every_variable_of_the_deployment_is_told() -> None:
+    given = json.loads(Path("infra/main.parameters.json").read_text())["parameters"].values()
+    variables = {value["value"].strip("${}").partition("=")[0] for value in given}
+    # azd asks for these two itself.
+    assert first_column(section("Deploy")) == variables - {"AZURE_ENV_NAME", "AZURE_LOCATION"}
+    defaults = dict(re.findall(r"^\| `([A-Z_]+)` \|.*\| `(.+?)` \|$", section("Deploy"), re.MULTILINE))
+    told = {value["value"].strip("${}").partition("=")[::2] for value in given}
+    assert {(name, default) for name, default in told if default} == set(defaults.items())
+
+
+def test_every_command_is_told() -> None:
+    made = set(re.findall(r"^([\w-]+):", Path("Makefile").read_text(), re.MULTILINE))
+    told = {row.split()[1] for row in first_column(section("Commands")) if row.startswith("make ")}
+    assert made - {"python", "node", "sdk", "azmcp"} == told
