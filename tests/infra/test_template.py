@@ -93,6 +93,14 @@ def test_azds_parameters_are_the_templates() -> None:
             assert default == json.dumps(params[name].value).strip('"')
 
 
+def test_the_workflow_passes_on_every_variable() -> None:
+    needed = set(re.findall(r"\$\{(\w+)", (INFRA / "main.parameters.json").read_text()))
+    given = re.findall(
+        r"^      (\w+): \$\{\{ (?:vars|inputs)\.", Path(".github/workflows/deploy.yml").read_text(), re.MULTILINE
+    )
+    assert set(given) == needed | {"AZURE_SUBSCRIPTION_ID"}
+
+
 def test_storage_takes_no_key_no_plain_http_and_shows_nothing() -> None:
     account = properties("storage", "account")
     assert account["allowSharedKeyAccess"] is False
