@@ -76,7 +76,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
   }
 }
 
-// No user name and password, neither for FTP nor for the deployment site.
+// No user name and password. Flex Consumption has no FTP, and refuses to be told so by ftpsState.
 resource ftp 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01' = {
   parent: app
   name: 'ftp'

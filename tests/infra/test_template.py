@@ -130,6 +130,7 @@ def test_the_app_speaks_https_only_and_takes_no_publishing_password() -> None:
     app = properties("function", "app")
     assert app["httpsOnly"] is True
     assert app["siteConfig"]["minTlsVersion"] == "1.2"
+    assert "ftpsState" not in app["siteConfig"]  # Flex Consumption refuses it
     resources = template("function").of_kind("resource")
     for site in ("ftp", "scm"):
         assert resources[site].of.startswith("Microsoft.Web/sites/basicPublishingCredentialsPolicies@")
