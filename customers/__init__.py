@@ -2,7 +2,7 @@
 
 The arrows between the modules run one way::
 
-    function_app -> api -> query, filter -> table -> row -> model -> keys, errors
-                    api -> repeatability -> row      storage -> settings
-                    api -> wire, identity -> settings
+    function_app -> api -> query, filter, repeatability -> table -> row -> model -> keys, errors
+                     |                                       +----> storage -> settings
+                     +---> wire -> identity -> settings
 """

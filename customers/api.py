@@ -1,5 +1,6 @@
 """The operations: what each method does at each path, from the token to the answer."""
 
+import asyncio
 import json
 import logging
 import time
@@ -19,6 +20,7 @@ from customers.errors import (
     InternalServerError,
     MethodNotAllowed,
     NotFound,
+    RepeatRejected,
     ServiceUnavailable,
     TooManyRequests,
 )
@@ -164,8 +166,11 @@ class Api:
         return response
 
     async def _add_by_reference(self, surface: Surface, request: Request) -> func.HttpResponse:
+        request.options()
         try:
             return await self._add(surface, request)
+        except RepeatRejected:
+            raise
         except BadRequest:
             if not _is_entity_reference(request.json_body(self._settings.body_limit)):
                 raise
@@ -177,14 +182,18 @@ class Api:
     async def _list(self, surface: Surface, request: Request) -> func.HttpResponse:
         query = Query.read(request.business_id, request.options(*LIST_OPTIONS))
         where = _translate(query.filter)
-        page = await self._table.page(request.business_id, where=where, top=query.top, continuation=query.continuation)
-        counted = query.counted and query.continuation is None
+        business_id = request.business_id
+        # At once, so that both take the time of one. The count is told with the first page only.
+        page, number = await asyncio.gather(
+            self._table.page(business_id, where=where, top=query.top, continuation=query.continuation),
+            self._table.count(business_id, where=where) if query.counted and not query.continuation else _nothing(),
+        )
         return wire.collection(
             request,
             surface,
             page.customers,
             select=query.select,
-            count=await self._table.count(request.business_id, where=where) if counted else None,
+            count=number,
             next_page=query.next_page(page.continuation) if page.continuation else None,
         )
 
@@ -230,6 +239,10 @@ class Api:
         return wire.healthy(request)
 
 
+async def _nothing() -> None:
+    """Stands for an operation that was not asked for."""
+
+
 def _check_id(name: str, value: str) -> None:
     try:
         check_key(value)
@@ -249,7 +262,9 @@ def _translate(text: str | None) -> TableFilter | None:
 def _trace(fault: BaseException | None) -> str:
     """Where a fault and its causes came from, and what storage said; no messages, for those may quote a customer."""
     lines: list[str] = []
-    while fault is not None:
+    seen: list[BaseException] = []
+    while fault is not None and fault not in seen:
+        seen.append(fault)
         told = {name: getattr(fault, name, None) for name in ("status_code", "error_code", "reason")}
         facts = ", ".join(f"{name} {value}" for name, value in told.items() if value)
         lines += [f"{type(fault).__module__}.{type(fault).__qualname__} {facts}\n", *format_tb(fault.__traceback__)]

@@ -137,14 +137,14 @@ class UnsupportedMediaType(GraphError):
 
 
 class _TryAgain(GraphError):
-    """Nothing was changed, and the same request may succeed after ``retry_after`` seconds."""
+    """The same request may succeed after ``retry_after`` seconds."""
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)})
 
 
 class TooManyRequests(_TryAgain):
-    """Storage throttles."""
+    """Storage throttles, or the service itself has as many requests as it can take."""
 
     status = 429
     code = "tooManyRequests"

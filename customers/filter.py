@@ -5,7 +5,7 @@ a column with a constant, ``and``, ``or`` and ``not``, at most 15 comparisons in
 """
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from odata_query import ast
 from odata_query.exceptions import ODataException
@@ -34,12 +34,24 @@ _OPERATORS: Final[dict[type[ast._Comparator], tuple[str, str]]] = {
 _LEAST_TIME: Final = datetime(1601, 1, 1, tzinfo=UTC)
 
 
+class _Lexer(ODataLexer):
+    """The library's, which also takes ``not(…)`` without a space, as Graph does."""
+
+    tokens = ODataLexer.tokens
+
+    def NOT(self, token: Any) -> Any:  # noqa: N802 - the token's name
+        token.value = ast.Not()
+        return token
+
+    NOT.pattern = r"not(?:\s+|(?=\())"  # type: ignore[attr-defined]  # how the lexer knows its rules
+
+
 def translate(text: str) -> TableFilter:
     """Translate the value of ``$filter``. Raises BadRequest, which says what is not supported and what is."""
     if len(text) > MAX_LENGTH:
         raise _refusal(f"A filter has at most {MAX_LENGTH} characters")
     try:
-        tree = ODataParser().parse(ODataLexer().tokenize(text.strip()))
+        tree = ODataParser().parse(_Lexer().tokenize(text.strip()))
     except ODataException:
         raise _refusal(
             "This is no filter such as emailAddress eq 'o''brien@x.com'; mind the quotes and spaces"

@@ -47,7 +47,9 @@ class Query(NamedTuple):
             violate("count", "This is true or false")
         if options.get("orderby", "id").split() not in (["id"], ["id", "asc"]):
             violate("orderby", "Customers are in the order of id only, ascending")
-        select = tuple(name.strip() for name in options["select"].split(",")) if "select" in options else ()
+        select = (
+            tuple(dict.fromkeys(name.strip() for name in options["select"].split(","))) if "select" in options else ()
+        )
         if unknown := [name for name in select if name not in BookingCustomer.PROPERTIES]:
             violate(
                 "select",
@@ -80,7 +82,7 @@ _DIGEST = 12
 
 
 def _close(continuation: Continuation, binding: list[str]) -> str:
-    place = json.dumps(continuation, sort_keys=True).encode()
+    place = json.dumps([continuation["PartitionKey"], continuation["RowKey"]]).encode()
     return urlsafe_b64encode(_digest(place, binding) + place).rstrip(b"=").decode()
 
 
@@ -90,8 +92,12 @@ def _open(token: str, binding: list[str]) -> Continuation | None:
         place = raw[_DIGEST:]
         if raw[:_DIGEST] != _digest(place, binding):
             return None
-        continuation: Continuation = json.loads(place)
-    except ValueError:
+        match json.loads(place):
+            case [str() as partition_key, (str() | None) as row_key]:
+                continuation = {"PartitionKey": partition_key, "RowKey": row_key}
+            case _:
+                return None
+    except (RecursionError, ValueError):
         return None
     # Base64 can spell the same bytes in several ways; only ours is right.
     return continuation if _close(continuation, binding) == token else None

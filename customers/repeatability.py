@@ -6,6 +6,7 @@ Source: OASIS Repeatable Requests Version 1.0.
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -72,11 +73,12 @@ class Repeatable(NamedTuple):
 
 
 def _http_date(text: str) -> datetime | None:
-    """Read an IMF-fixdate (RFC 9110, 5.6.7)."""
+    """Read an IMF-fixdate (RFC 9110, 5.6.7), which has one spelling only."""
     try:
-        return datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+        moment = parsedate_to_datetime(text)
     except ValueError:
         return None
+    return moment if moment.tzinfo == UTC and format_datetime(moment, usegmt=True) == text else None
 
 
 def _digest(value: object) -> str:

@@ -15,9 +15,11 @@ from pydantic_core import to_json
 from customers.errors import RepeatRejected
 from customers.model import BookingCustomer, Phone, PhysicalAddress
 
-# The request-id of the add, and of the last update: by them a write whose answer was lost is recognised.
+# The request-id of the add, and of the last updates, the newest first: by them a write whose answer was lost is
+# recognised, also when another writer came after it.
 _ADDED_BY = "operationId"
-_UPDATED_BY = "updateOperationId"
+_UPDATED_BY = "updateOperationIds"
+_UPDATES_KEPT = 8
 # Of an add that may be repeated: what its repeats are recognised by, and from the first update on the customer as it
 # was before, for a repeat is answered as the add was.
 _REQUEST, _BODY, _FIRST_ETAG = "repeatableRequest", "repeatableBody", "firstETag"
@@ -78,13 +80,22 @@ def to_changed_columns(
         **_to_columns(changes),
         **_first_columns(row),
         "lastUpdatedDateTime": at,
-        _UPDATED_BY: operation_id,
+        _UPDATED_BY: " ".join([operation_id, *_updates(row)][:_UPDATES_KEPT]),
     }
 
 
 def is_updated_by(row: Mapping[str, Any], operation_id: str) -> bool:
-    """Whether the last update of a row was this one."""
-    return row.get(_UPDATED_BY) == operation_id
+    """Whether one of the last updates of a row was this one."""
+    return operation_id in _updates(row)
+
+
+def is_of_one_add(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows of one id are states of one customer, and not one deleted and another added."""
+    return one.get(_ADDED_BY) == other.get(_ADDED_BY)
+
+
+def _updates(row: Mapping[str, Any]) -> list[str]:
+    return str(row.get(_UPDATED_BY) or "").split()
 
 
 def _first_columns(row: Mapping[str, Any]) -> dict[str, Any]:

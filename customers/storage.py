@@ -5,10 +5,10 @@ Sources: "Table service error codes"; azure-core, "Error handling".
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError, ServiceResponseError
+from azure.core.exceptions import AzureError, HttpResponseError, ServiceResponseError
 from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables.aio import TableClient
@@ -95,29 +95,27 @@ def _connect(settings: Settings) -> tuple[TableClient, AsyncExitStack]:
     return client, close
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether storage refused the request for what it is, so that it changed nothing and would be refused again."""
-    return (
-        isinstance(error, HttpResponseError)
-        and not isinstance(error, ResourceExistsError)
-        and error.status_code is not None
-        and 400 <= error.status_code < 500
-        and error.status_code not in (408, 429)
-    )
+def give_up(error: Exception) -> NoReturn:
+    """Raise what a caller is to be told of an error: that storage throttles or is out of reach.
 
-
-def told(error: Exception) -> Exception:
-    """What to tell a caller of a storage that does not answer as it should; another error is what it is."""
+    An error of another kind is raised as it is: storage refused the request for what it is, or the fault is ours.
+    """
     throttled, seconds = False, _RETRY_AFTER
     if isinstance(error, Backpressure):
         throttled, seconds = error.throttled, error.retry_after
-    elif isinstance(error, HttpResponseError) and error.response is not None:
-        throttled = _throttles(error.response)
-    elif not isinstance(error, AzureError | TimeoutError):
-        return error
+    elif isinstance(error, HttpResponseError):
+        if error.status_code is not None and 400 <= error.status_code < 500 and error.status_code not in (408, 429):
+            raise error
+        throttled = error.response is not None and _throttles(error.response)
+    elif isinstance(error, TimeoutError):
+        raise ServiceUnavailable(
+            "Storage did not finish in time; try again later, or ask for less.", retry_after=seconds
+        ) from error
+    elif not isinstance(error, AzureError):
+        raise error
     if throttled:
-        return TooManyRequests("Storage is throttling; try again later.", retry_after=seconds)
-    return ServiceUnavailable("Storage cannot be reached; try again later.", retry_after=seconds)
+        raise TooManyRequests("Storage is throttling; try again later.", retry_after=seconds) from error
+    raise ServiceUnavailable("Storage cannot be reached; try again later.", retry_after=seconds) from error
 
 
 def etag_of(metadata: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from azure.core.exceptions import AzureError, ResourceExistsError, ResourceModif
 from azure.data.tables import TableEntity, TableErrorCode, UpdateMode
 
 from customers.errors import (
+    BadRequest,
     Conflict,
     GraphError,
     NotFound,
@@ -23,9 +24,18 @@ from customers.errors import (
     TooManyRequests,
 )
 from customers.model import BookingCustomer
-from customers.row import Repeat, as_first_returned, from_row, is_repeat, is_updated_by, to_changed_columns, to_row
+from customers.row import (
+    Repeat,
+    as_first_returned,
+    from_row,
+    is_of_one_add,
+    is_repeat,
+    is_updated_by,
+    to_changed_columns,
+    to_row,
+)
 from customers.settings import Settings
-from customers.storage import Backpressure, Connection, etag_of, is_refusal, told
+from customers.storage import Backpressure, Connection, etag_of, give_up
 
 # An insert names the row it makes, so that repeating it can't make a second: where the first try did commit, the
 # repeat meets its own row, which the operation's id in the row tells.
@@ -36,7 +46,7 @@ _STALE = "The customer has changed since; get it again and decide anew."
 type Precondition = Callable[[str], bool]
 """Tells whether a customer's ETag is as the caller wants it."""
 
-type Continuation = dict[str, str]
+type Continuation = dict[str, str | None]
 """Where Table Storage goes on: the ``PartitionKey`` and ``RowKey`` that it names, opaque."""
 
 
@@ -78,21 +88,24 @@ class CustomersTable:
         table = await self._connection.table()
         row = to_row(business_id, customer, operation_id, repeat)
         async with self._budget() as deadline:
-            try:
-                async with self._time_to_write():
-                    written = await table.create_entity(
-                        row, response_preference="return-no-content", retry_on_methods=_REPEATABLE
-                    )
-                return customer.model_copy(update={"etag": etag_of(written)})
-            except Exception as error:  # whatever it is, the write may have been made
-                if is_refusal(error):
-                    raise
-                found = await self._find_out(business_id, customer.id, error, deadline)
-                if found is None and not isinstance(error, ResourceExistsError):
-                    raise told(error) from error
-                if found is None or not is_repeat(found, operation_id, repeat):
-                    raise Conflict("The business already has a customer of this id.") from None
-                return as_first_returned(found)
+            for _ in range(_MOST_ATTEMPTS):
+                time_to_write = self._time_to_write(deadline)
+                try:
+                    async with time_to_write:
+                        written = await table.create_entity(
+                            row, response_preference="return-no-content", retry_on_methods=_REPEATABLE
+                        )
+                    return customer.model_copy(update={"etag": etag_of(written)})
+                except Exception as error:  # noqa: BLE001 - whatever it is, the write may have been made
+                    found = await self._find_out(business_id, customer.id, error, deadline)
+                    if found is not None:
+                        if is_repeat(found, operation_id, repeat):
+                            return as_first_returned(found)
+                        raise Conflict("The business already has a customer of this id.") from None
+                    if not isinstance(error, ResourceExistsError):
+                        give_up(error)
+                    # The customer that was in the way has been deleted meanwhile.
+        raise _too_busy()
 
     async def get(self, business_id: str, customer_id: str) -> BookingCustomer:
         """Return a customer. Raises NotFound."""
@@ -147,8 +160,9 @@ class CustomersTable:
                 if not changes:
                     return from_row(row)
                 changed = to_changed_columns(row, changes, at, operation_id)
+                time_to_write = self._time_to_write(deadline)
                 try:
-                    async with self._time_to_write():
+                    async with time_to_write:
                         written = await table.update_entity(
                             changed,
                             mode=UpdateMode.MERGE,
@@ -158,41 +172,42 @@ class CustomersTable:
                     return from_row({**row, **changed, "etag": etag_of(written)})
                 except ResourceModifiedError:
                     await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, no secret
-                except Exception as error:  # whatever it is, the write may have been made
-                    if is_refusal(error) and not isinstance(error, ResourceNotFoundError):
-                        raise
+                except Exception as error:  # noqa: BLE001 - whatever it is, the write may have been made
                     found = await self._find_out(business_id, customer_id, error, deadline)
                     if found is None:
                         raise _no_such_customer() from None
                     if not is_updated_by(found, operation_id):
-                        raise told(error) from error
+                        give_up(error)
                     return from_row(found)
-        raise ServiceUnavailable("Others keep changing this customer; nothing was written.", retry_after=1)
+        raise _too_busy()
 
     async def delete(self, business_id: str, customer_id: str, *, precondition: Precondition | None) -> None:
-        """Delete a customer: a read, which tells whether it is there, and a delete.
+        """Delete a customer: a read, which tells whether it is there, and a delete of what was read.
 
         Raises NotFound, and PreconditionFailed if the customer's ETag does not meet the precondition.
         """
         table = await self._connection.table()
         async with self._budget() as deadline:
-            etag = (await self._read(business_id, customer_id))["etag"]
-            condition: dict[str, Any] = {}
-            if precondition is not None:
-                _require(precondition, etag)
-                condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-            try:
-                async with self._time_to_write():
-                    # The transport may repeat a delete whose answer was lost. That it then finds nothing is a success,
-                    # and the client takes it for one.
-                    await table.delete_entity(business_id, customer_id, **condition)
-            except ResourceModifiedError:
-                raise PreconditionFailed(_STALE) from None
-            except Exception as error:  # whatever it is, the delete may have been made
-                if is_refusal(error):
-                    raise
-                if await self._find_out(business_id, customer_id, error, deadline) is not None:
-                    raise told(error) from error
+            row = await self._read(business_id, customer_id)
+            for _ in range(_MOST_ATTEMPTS):
+                _require(precondition, row["etag"])
+                time_to_write = self._time_to_write(deadline)
+                try:
+                    async with time_to_write:
+                        # A repeat of a delete that was made finds nothing, which the client takes for a success.
+                        await table.delete_entity(
+                            business_id, customer_id, etag=row["etag"], match_condition=MatchConditions.IfNotModified
+                        )
+                except Exception as error:  # noqa: BLE001 - whatever it is, the delete may have been made
+                    found = await self._find_out(business_id, customer_id, error, deadline)
+                    if found is None or not is_of_one_add(found, row):
+                        return  # it is gone, and somebody may have added another one of its id
+                    if not isinstance(error, ResourceModifiedError):
+                        give_up(error)
+                    row = found
+                else:
+                    return
+        raise _too_busy()
 
     async def is_there(self) -> bool:
         """Tell whether the table exists and answers."""
@@ -221,9 +236,9 @@ class CustomersTable:
                         return None
                     except (TooManyRequests, ServiceUnavailable):
                         await asyncio.sleep(pause)
-                        pause *= 2
+                        pause = min(2 * pause, 0.5)
         except TimeoutError:
-            raise told(error) from error
+            give_up(error)
 
     async def _read(self, business_id: str, customer_id: str) -> dict[str, Any]:
         table = await self._connection.table()
@@ -234,9 +249,7 @@ class CustomersTable:
                 raise
             raise _no_such_customer() from None
         except (AzureError, Backpressure) as error:
-            if is_refusal(error):
-                raise
-            raise told(error) from error
+            give_up(error)
         return {**row, "etag": etag_of(row.metadata)}
 
     async def _query(
@@ -260,9 +273,9 @@ class CustomersTable:
         try:
             rows = [row async for row in await anext(pages)]
         except (AzureError, Backpressure) as error:
-            if is_refusal(error):
-                raise
-            raise told(error) from error
+            if getattr(error, "status_code", None) == 400 and (where or continuation):
+                raise BadRequest("Storage does not take this $filter or $skiptoken.") from error
+            give_up(error)
         return rows, pages.continuation_token  # type: ignore[attr-defined]
 
     @asynccontextmanager
@@ -273,16 +286,26 @@ class CustomersTable:
             async with asyncio.timeout_at(deadline):
                 yield deadline
         except TimeoutError as error:
-            raise told(error) from error
+            give_up(error)
 
-    def _time_to_write(self) -> asyncio.Timeout:
-        """What is left of the budget is for finding out what became of the write."""
-        return asyncio.timeout(self._settings.budget * 0.7)
+    def _time_to_write(self, deadline: float) -> asyncio.Timeout:
+        """Bound a write: what is left of the budget then is for finding out what became of it.
+
+        Raises ServiceUnavailable if it is too late to begin.
+        """
+        latest = deadline - 0.3 * self._settings.budget
+        if asyncio.get_running_loop().time() >= latest:
+            raise ServiceUnavailable("Storage is slow; nothing was written.", retry_after=1)
+        return asyncio.timeout_at(latest)
 
 
 def _require(precondition: Precondition | None, etag: str) -> None:
     if precondition is not None and not precondition(etag):
         raise PreconditionFailed(_STALE)
+
+
+def _too_busy() -> ServiceUnavailable:
+    return ServiceUnavailable("Others keep changing this customer; nothing was written.", retry_after=1)
 
 
 def _no_such_customer() -> NotFound:

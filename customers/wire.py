@@ -97,7 +97,11 @@ class Request:
         """
         sent: dict[str, str] = {}
         violations = []
-        for spelt, value in parse_qsl(self._query, keep_blank_values=True):
+        try:
+            pairs = parse_qsl(self._query, keep_blank_values=True, errors="strict")
+        except ValueError:
+            raise BadRequest("The query string is not percent-encoded UTF-8.") from None
+        for spelt, value in pairs:
             name = spelt.removeprefix("$").lower()
             if name not in supported:
                 violations.append(Detail("unsupportedQueryOption", spelt[:128], "This option is not supported here"))
@@ -123,8 +127,8 @@ class Request:
         return self._headers.get(name)
 
     def _precondition(self, header: str) -> Callable[[str], bool] | None:
-        sent = self._headers.get(header, "").strip()
-        if not sent or (sent == "*" and header == "if-match"):
+        sent = self._headers.get(header)
+        if sent is None or (sent.strip() == "*" and header == "if-match"):
             return None
         etags = parse_etags(sent)
         # Table Storage's ETags are weak, so a strong comparison would never hold.

@@ -27,6 +27,7 @@ class FaultProxy:
 
     def __init__(self, target: str) -> None:
         self._target = target
+        self.target_port = int(target.rpartition(":")[2])
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self.port = 0
@@ -168,22 +169,19 @@ async def no_etag_after(proxy: FaultProxy, request: web.Request) -> web.Response
 
 def busy(*, retry_after: int | None = None) -> Fault:
     """Throttle as Table Storage does."""
-
-    async def fault(_: FaultProxy, __: web.Request) -> web.Response:
-        body = {"odata.error": {"code": "ServerBusy", "message": {"lang": "en-us", "value": "The server is busy."}}}
-        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        return web.json_response(body, status=503, headers=headers)
-
-    return fault
+    body = {"odata.error": {"code": "ServerBusy", "message": {"lang": "en-us", "value": "The server is busy."}}}
+    return status(503, retry_after=retry_after, body=body)
 
 
-def status(code: int, *, retry_after: int | None = None, committed: bool = False) -> Fault:
+def status(code: int, *, retry_after: int | str | None = None, committed: bool = False, body: object = None) -> Fault:
     """Answer with that status, before or after storage did its work."""
 
     async def fault(proxy: FaultProxy, request: web.Request) -> web.Response:
         if committed:
             await proxy.forward(request)
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if body is not None:
+            return web.json_response(body, status=code, headers=headers)
         return web.Response(status=code, headers=headers)
 
     return fault

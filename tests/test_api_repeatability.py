@@ -168,6 +168,10 @@ def test_ids_sort_by_the_first_sending_beside_the_ones_that_the_service_makes(cl
         ({**repeatable(), "Repeatability-First-Sent": "2026-11-23T12:00:00Z"}, "date"),
         ({**repeatable(), "Repeatability-First-Sent": "Mon, 30 Feb 2026 12:00:00 GMT"}, "date"),
         ({**repeatable(), "Repeatability-First-Sent": "Mon, 23 Nov 2026 12:00:00 +0000"}, "date"),
+        ({**repeatable(), "Repeatability-First-Sent": "Sun, 23 Nov 2026 12:00:00 GMT"}, "date"),
+        ({**repeatable(), "Repeatability-First-Sent": "mon, 23 nov 2026 12:00:00 gmt"}, "date"),
+        ({**repeatable(), "Repeatability-First-Sent": "Mon, 23 Nov 2026 12:00:0 GMT"}, "date"),
+        ({**repeatable(), "Repeatability-First-Sent": "Mon,  23 Nov 2026 12:00:00 GMT"}, "date"),
     ],
 )
 def test_headers_that_are_malformed_or_alone_are_rejected(

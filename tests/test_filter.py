@@ -24,6 +24,8 @@ from customers.filter import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, translate
             "( ( ( not ( RowKey eq @p0 ) ) and ( RowKey eq @p1 ) ) or ( RowKey eq @p2 ) )",
             ["a", "b", "c"],
         ),
+        ("NOT(startswith(id, 'a'))", "( not ( RowKey ge @p0 and RowKey lt @p1 ) )", ["a", "b"]),
+        ("displayName eq 'not(x'", "( displayName eq @p0 )", ["not(x"]),
         ("((id eq 'a'))", "( RowKey eq @p0 )", ["a"]),
         (
             "createdDateTime ge 2026-11-23T12:00:00.5+02:00",

@@ -1,5 +1,6 @@
 """The query options of reads, and the tokens of pages."""
 
+from base64 import urlsafe_b64encode
 from urllib.parse import quote
 
 import pytest
@@ -7,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customers.errors import BadRequest
-from customers.query import Query
+from customers.query import Query, _digest
 
-PLACE = {"PartitionKey": "1!8!eA==", "RowKey": "1!8!eQ=="}
+PLACE: dict[str, str | None] = {"PartitionKey": "1!8!eA==", "RowKey": "1!8!eQ=="}
 
 
 def test_the_defaults() -> None:
@@ -61,6 +62,14 @@ def test_a_token_leads_on_for_its_business_and_query_only() -> None:
     ):
         with pytest.raises(BadRequest):
             Query.read(business, {**changed, "skiptoken": token})
+
+
+@pytest.mark.parametrize("place", ["5", '"x"', "{}", "[]", '["a"]', '["a", 1]', '[null, "a"]', "[" * 3000, "x"])
+def test_a_token_that_was_made_up_is_refused(place: str) -> None:
+    raw = place.encode()
+    token = urlsafe_b64encode(_digest(raw, ["b", "", "", ""]) + raw).rstrip(b"=").decode()
+    with pytest.raises(BadRequest):
+        Query.read("b", {"skiptoken": token})
 
 
 @given(st.data())

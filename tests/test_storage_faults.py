@@ -1,8 +1,8 @@
 """Storage that is down, slow, throttling, or that loses the answer: the contract's answer, nothing lost or doubled."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -11,6 +11,7 @@ import pytest
 from aiohttp import ClientSession, web
 from anyio.from_thread import BlockingPortal
 from azure.data.tables import TableClient
+from azure.data.tables.aio import TableClient as AsyncTableClient
 from conftest import StartService, rows
 from graph import BETA, DOCUMENTED, assert_customer, assert_error
 from issuer import Issuer
@@ -289,6 +290,135 @@ def test_storage_that_throttled_the_write_and_did_nothing_holds_nothing(faulty: 
     faulty.proxy.plan.append(status(429, retry_after=7))
     assert_error(add(faulty, business), 429, "tooManyRequests")
     assert rows(table, business) == []
+
+
+MALFORMED = {"odata.error": {"code": "x", "message": "plain text"}}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda committed: status(400, body=MALFORMED, committed=committed),
+        lambda committed: status(500, retry_after="soon", committed=committed),
+    ],
+    ids=["an error that the client can't read", "a pause that the client can't read"],
+)
+def test_an_answer_that_the_client_chokes_on_stops_nothing(
+    faulty: Faulty, table: TableClient, fault: Callable[[bool], Fault], *, committed: bool
+) -> None:
+    business = str(uuid4())
+    faulty.proxy.plan.extend([fault(committed)])
+    response = add(faulty, business)
+    if committed:
+        assert_customer(response)
+    else:
+        assert response.status_code in (201, 500, 503)
+    assert len(rows(table, business)) == (response.status_code == 201)
+    url = f"{BETA.format(business)}/x"
+    faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"})
+    for method in ("PATCH", "DELETE"):
+        faulty.proxy.plan.extend([pass_on, fault(committed)])
+        changed = faulty.client.request(method, url, json={"displayName": "New"})
+        assert changed.status_code in ((200, 204) if committed else (200, 204, 500, 503))
+    assert faulty.client.get("/healthz").status_code == 200
+
+
+def then(fault: Fault, *, another: Callable[[FaultProxy], Awaitable[object]]) -> Fault:
+    """A fault after which another client does something before the service asks again."""
+
+    async def both(proxy: FaultProxy, request: web.Request) -> web.Response:
+        response = await fault(proxy, request)
+        await another(proxy)
+        return response
+
+    return both
+
+
+@asynccontextmanager
+async def past_the_service(proxy: FaultProxy) -> AsyncGenerator[AsyncTableClient]:
+    """The table, as another instance of the service would change it."""
+    async with AsyncTableClient.from_connection_string(connection_string(proxy.target_port), "customers") as table:
+        yield table
+
+
+def test_a_repeated_delete_does_not_take_somebody_elses_new_customer(faulty: Faulty, table: TableClient) -> None:
+    business = str(uuid4())
+    faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"})
+    theirs = {**rows(table, business)[0], "operationId": "theirs", "displayName": "Theirs"}
+
+    async def add_theirs(proxy: FaultProxy) -> None:
+        async with past_the_service(proxy) as other:
+            await other.create_entity(theirs)
+
+    faulty.proxy.plan.extend([pass_on, then(status(500, committed=True), another=add_theirs)])
+    assert faulty.client.delete(f"{BETA.format(business)}/x").status_code == 204
+    assert [row["displayName"] for row in rows(table, business)] == ["Theirs"]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_update_that_was_made_is_a_200_also_when_another_came_after_it(
+    faulty: Faulty, table: TableClient, *, guarded: bool
+) -> None:
+    business = str(uuid4())
+    added = assert_customer(faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"}))
+
+    async def rename(proxy: FaultProxy) -> None:
+        ours = rows(table, business)[0]["updateOperationIds"]
+        async with past_the_service(proxy) as other:
+            row = {
+                "PartitionKey": business,
+                "RowKey": "x",
+                "displayName": "Later",
+                "updateOperationIds": f"theirs {ours}",
+            }
+            await other.update_entity(row)
+
+    faulty.proxy.plan.extend([pass_on, then(status(500, committed=True), another=rename)])
+    headers = {"If-Match": added["@odata.etag"]} if guarded else {}
+    response = faulty.client.patch(f"{BETA.format(business)}/x", json={"emailAddress": "mine"}, headers=headers)
+    after = assert_customer(response, 200)
+    assert (after["displayName"], after["emailAddress"]) == ("Later", "mine")
+
+
+def test_a_write_is_not_begun_when_there_is_no_time_to_find_out(faulty: Faulty) -> None:
+    collection = BETA.format(uuid4())
+    before = assert_customer(faulty.client.post(collection, json={**DOCUMENTED, "id": "x"}))
+    for method in ("PATCH", "DELETE"):
+        faulty.proxy.plan.extend([hang, hang, pass_on])
+        response = faulty.client.request(method, f"{collection}/x", json={"displayName": "New"})
+        assert_error(response, 503, "serviceUnavailable", says="nothing was written")
+        assert assert_customer(faulty.client.get(f"{collection}/x"), 200) == before
+
+
+def test_a_customer_that_is_deleted_in_the_way_of_an_add_makes_way(faulty: Faulty, table: TableClient) -> None:
+    business = str(uuid4())
+    faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"})
+
+    async def delete(proxy: FaultProxy) -> None:
+        async with past_the_service(proxy) as other:
+            await other.delete_entity(business, "x")
+
+    faulty.proxy.plan.append(then(pass_on, another=delete))
+    assert_customer(add(faulty, business, id="x", displayName="New"))
+    assert [row["displayName"] for row in rows(table, business)] == ["New"]
+
+
+def test_a_filter_or_token_that_storage_does_not_take_is_the_callers(faulty: Faulty) -> None:
+    refusal = status(400, body={"odata.error": {"code": "InvalidInput", "message": {"lang": "", "value": "no"}}})
+    faulty.proxy.plan.append(refusal)
+    response = faulty.client.get(BETA.format("x"), params={"$filter": "displayName eq '\0'"})
+    assert_error(response, 400, "badRequest", says="$filter")
+    faulty.proxy.plan.append(refusal)
+    assert_error(faulty.client.get(BETA.format("x")), 500, "internalServerError")
+
+
+def test_a_list_with_its_count_takes_one_budget(faulty: Faulty) -> None:
+    faulty.proxy.always = hang
+    started = time.monotonic()
+    response = faulty.client.get(BETA.format("x"), params={"$count": "true"})
+    assert_error(response, 503, "serviceUnavailable", says="in time")
+    assert time.monotonic() - started < BUDGET + 1
 
 
 def test_a_request_that_storage_refuses_is_a_fault_of_ours(faulty: Faulty) -> None:
