@@ -237,8 +237,9 @@ class CustomersTable:
                     except (TooManyRequests, ServiceUnavailable):
                         await asyncio.sleep(pause)
                         pause = min(2 * pause, 0.5)
-        except TimeoutError:
-            give_up(error)
+        except TimeoutError as late:
+            # A conflict that could not be looked into says nothing: it may be with a row of this very write.
+            give_up(late if isinstance(error, ResourceExistsError | ResourceModifiedError) else error)
 
     async def _read(self, business_id: str, customer_id: str) -> dict[str, Any]:
         table = await self._connection.table()

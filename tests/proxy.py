@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -68,13 +68,13 @@ class FaultProxy:
         fault = self.plan.popleft() if self.plan else self.always
         return await fault(self, request)
 
-    def later(self, seconds: float, work: Coroutine[Any, Any, object]) -> None:
+    def later(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         """Do something after that time, whatever comes of it."""
 
         async def wait() -> None:
             await asyncio.sleep(seconds)
             with suppress(aiohttp.ClientError):
-                await work
+                await work()
 
         task = asyncio.create_task(wait())
         self._later.add(task)
@@ -123,7 +123,7 @@ def commit_late(seconds: float) -> Fault:
 
     async def fault(proxy: FaultProxy, request: web.Request) -> web.Response:
         await request.read()
-        proxy.later(seconds, proxy.forward(request))
+        proxy.later(seconds, lambda: proxy.forward(request))
         return _cut(request)
 
     return fault

@@ -143,6 +143,13 @@ def test_storage_is_asked_what_became_of_a_write_until_it_tells(
     assert [row["RowKey"] for row in rows(table, business)] == [customer["id"]]
 
 
+def test_a_conflict_that_could_not_be_looked_into_is_a_503(faulty: Faulty) -> None:
+    business = str(uuid4())
+    faulty.proxy.plan.extend([status(503, committed=True), pass_on])
+    faulty.proxy.always = hang
+    assert_error(add(faulty, business), 503, "serviceUnavailable")
+
+
 LOST_ANSWERS = [
     cut_after,
     half_a_response,
