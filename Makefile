@@ -1,11 +1,11 @@
 # The commands of this project; README.md tells what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS
+export PORT TABLE_PORT ISSUER_PORT CLAIMS ROUNDS DURATION STARTS ROWS AGAINST
 # As it was written: make would take a $ in it for its own.
 override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token test test-sdk soak clean python node sdk
+.PHONY: run services token test test-sdk soak bench clean python node sdk bench-packages
 
 run: python node
 	@$(PYTHON) infra/local/run.py
@@ -31,6 +31,9 @@ soak: python node
 test-sdk: sdk node
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
+bench: bench-packages node
+	@PYTHONPATH=$(CURDIR)/infra/local .local/bench/bin/python tests/bench/bench.py
+
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
 	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules
@@ -41,6 +44,9 @@ python:
 
 sdk:
 	@infra/local/setup.sh sdk
+
+bench-packages:
+	@infra/local/setup.sh bench
 
 node:
 	@infra/local/setup.sh node

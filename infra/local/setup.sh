@@ -1,6 +1,6 @@
 #!/bin/sh
 # Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite, and
-# "setup.sh sdk" makes an environment with the Graph SDKs.
+# "setup.sh sdk" and "setup.sh bench" make environments with the Graph SDKs and for the benchmark.
 # It does nothing where the locked requirements have not changed. All it says goes to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -61,6 +61,10 @@ python_environment() {
 
 sdk_environment() {
     environment .local/sdk tests/sdk/requirements.txt
+}
+
+bench_environment() {
+    environment .local/bench tests/bench/requirements.txt
 }
 
 node_environment() {
