@@ -1,8 +1,9 @@
 """The benchmark: this service beside others that do the same, in interleaved rounds of one run.
 
 Usage: ``bench.py``, from the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each measurement; STARTS (7)
-of each app; ROWS (100000) of the full table; a 0 leaves that part out. AGAINST is the folder of another checkout of
-this service, to be measured as well. It makes figures.json and figures.png in ``.local/bench-results/``.
+of each app; ROWS (100000) of the full table; a 0 leaves that part out. AGAINST names folders of other checkouts of
+this service, with spaces between, to be measured as well. It makes figures.json and figures.png in
+``.local/bench-results/``.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -201,10 +202,10 @@ async def running(name: str, place: Surroundings, part: str) -> AsyncGenerator[C
             yield Contender(label, port, place.add, child.pid)
 
 
-async def compare(rounds: int, seconds: float, against: str | None) -> list[dict[str, Any]]:
+async def compare(rounds: int, seconds: float, against: Sequence[str]) -> list[dict[str, Any]]:
     """Measure all contenders in interleaved rounds, each round beginning with another one."""
     figures = []
-    names = ["service", *([against] if against else []), "client_per_request", "global_client", "fastapi_app"]
+    names = ["service", *against, "client_per_request", "global_client", "fastapi_app"]
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(surroundings("compare"))
         port = free_port()
@@ -301,7 +302,7 @@ async def main(environ: Mapping[str, str]) -> None:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
-        "rounds": await compare(rounds, seconds, environ.get("AGAINST")) if rounds else [],
+        "rounds": await compare(rounds, seconds, environ.get("AGAINST", "").split()) if rounds else [],
         "growth": await grow(rows, max(rounds, 1), seconds) if rows else None,
         "starts": await start(times) if times else [],
         "imports": await starts.imports(SERVICE, app_settings(storage="UseDevelopmentStorage=true", metadata_url=""))
