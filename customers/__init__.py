@@ -2,6 +2,6 @@
 
 The arrows between the modules run one way::
 
-    function_app -> api -> query, filter -> table -> model -> keys, errors
+    function_app -> api -> query, filter -> table -> insert, model -> keys, errors
                     api -> wire, identity -> settings
 """

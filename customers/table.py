@@ -37,16 +37,13 @@ from customers.errors import (
     ServiceUnavailable,
     TooManyRequests,
 )
+from customers.insert import Insert
 from customers.model import BookingCustomer, Phone, PhysicalAddress
 from customers.settings import Settings
 
 # Azurite closes a connection that was idle for 5 seconds, and a request sent at that moment fails.
 _KEEP_ALIVE = 4.0
 _RETRY_AFTER = 2
-
-# An insert names the row it makes, so that repeating it can't make a second: where the first try did commit, the
-# repeat meets its own row, which the operation's id in the row tells.
-_REPEATABLE = ["GET", "POST"]
 
 # The request-id of the add, and of the last update: by them a write whose answer was lost is recognised.
 _ADDED_BY = "operationId"
@@ -121,7 +118,7 @@ class CustomersTable:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: TableClient | None = None
+        self._connection: _Connection | None = None
         self._closing: AsyncGenerator[None] | None = None
 
     async def add(
@@ -134,15 +131,13 @@ class CustomersTable:
         Raises Conflict if the business has another customer of that id already, RepeatRejected if the request was
         made before with another body.
         """
-        table = await self._table()
+        insert = (await self._connected()).insert
         row = _to_row(business_id, customer, operation_id, repeat)
         async with self._budget() as deadline:
             try:
                 async with self._time_to_write():
-                    written = await table.create_entity(
-                        row, response_preference="return-no-content", retry_on_methods=_REPEATABLE
-                    )
-                return customer.model_copy(update={"etag": _etag(written)})
+                    etag = await insert(row, operation_id=operation_id)
+                return customer.model_copy(update={"etag": etag})
             except Exception as error:  # whatever it is, the write may have been made
                 if _is_refusal(error):
                     raise
@@ -346,12 +341,23 @@ class CustomersTable:
         return asyncio.timeout(self._settings.budget * 0.7)
 
     async def _table(self) -> TableClient:
-        if self._client is None:
-            self._client, close = _connect(self._settings)
+        return (await self._connected()).table
+
+    async def _connected(self) -> "_Connection":
+        if self._connection is None:
+            self._connection = _connect(self._settings)
             # asyncio.Runner closes asynchronous generators that are suspended when the loop ends.
-            self._closing = _closed_with_the_loop(close)
+            self._closing = _closed_with_the_loop(self._connection.close)
             await anext(self._closing)
-        return self._client
+        return self._connection
+
+
+class _Connection(NamedTuple):
+    """The client, the insert over the same transport, and what closes them and their credential."""
+
+    table: TableClient
+    insert: Insert
+    close: AsyncExitStack
 
 
 async def _closed_with_the_loop(close: AsyncExitStack) -> AsyncGenerator[None]:
@@ -359,8 +365,7 @@ async def _closed_with_the_loop(close: AsyncExitStack) -> AsyncGenerator[None]:
         yield
 
 
-def _connect(settings: Settings) -> tuple[TableClient, AsyncExitStack]:
-    """Make the client, and what closes it and its credential."""
+def _connect(settings: Settings) -> _Connection:
     close = AsyncExitStack()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
@@ -368,14 +373,11 @@ def _connect(settings: Settings) -> tuple[TableClient, AsyncExitStack]:
         auto_decompress=False,
         trust_env=False,
     )
-    options: dict[str, Any] = {
-        "transport": AioHttpTransport(
-            session=session, connection_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
-        ),
-        "retry_total": 2,
-        "retry_backoff_factor": 0.2,
-        "raw_response_hook": _pass_on_retry_after,
-    }
+    transport = AioHttpTransport(
+        session=session, connection_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
+    )
+    retries = {"retry_total": 2, "retry_backoff_factor": 0.2}
+    options: dict[str, Any] = {"transport": transport, "raw_response_hook": _pass_on_retry_after, **retries}
     if settings.storage is not None:
         client = TableClient.from_connection_string(settings.storage.get_secret_value(), settings.table, **options)
     else:
@@ -386,7 +388,7 @@ def _connect(settings: Settings) -> tuple[TableClient, AsyncExitStack]:
         close.push_async_callback(credential.close)
         client = TableClient(str(settings.table_service_uri), settings.table, credential=credential, **options)
     close.push_async_callback(client.close)
-    return client, close
+    return _Connection(client, Insert(client, transport, retries=retries, on_answer=_pass_on_retry_after), close)
 
 
 def _is_refusal(error: Exception) -> bool:
