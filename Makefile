@@ -1,11 +1,11 @@
 # The commands of this project; README.md tells what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST
 # As it was written: make would take a $ in it for its own.
 override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token test test-sdk test-infra soak smoke clean python node sdk azmcp
+.PHONY: run services token test test-sdk test-infra soak bench smoke clean python node sdk azmcp bench-packages
 
 run: python node
 	@$(PYTHON) infra/local/run.py
@@ -37,6 +37,9 @@ test-infra: python azmcp
 smoke: python
 	@$(PYTHON) tests/smoke.py
 
+bench: bench-packages node
+	@PYTHONPATH=$(CURDIR)/infra/local .local/bench/bin/python tests/bench/bench.py
+
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
 	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules
@@ -50,6 +53,9 @@ sdk:
 
 azmcp:
 	@infra/local/setup.sh azmcp
+
+bench-packages:
+	@infra/local/setup.sh bench
 
 node:
 	@infra/local/setup.sh node

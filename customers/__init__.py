@@ -3,6 +3,6 @@
 The arrows between the modules run one way::
 
     function_app -> api -> query, filter, repeatability -> table -> row -> model -> keys, errors
-                     |                                       +----> storage -> settings
+                     |                                       +----> storage -> insert, settings
                      +---> wire -> identity -> settings
 """

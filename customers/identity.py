@@ -5,8 +5,10 @@ RFC 6750 (bearer tokens), RFC 7515 to 7519 (JOSE and JWT), RFC 8725 (JWT best pr
 """
 
 import asyncio
+import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple, NewType
@@ -24,6 +26,9 @@ PERSONAL_ACCOUNTS = "9188040d-6c67-4c5b-b112-36a304b66dad"
 
 LEEWAY = 60
 """Seconds by which clocks may differ."""
+
+MOST_REMEMBERED = 1000
+"""Tokens that are remembered as verified."""
 
 _FETCH_TIMEOUT = 5.0
 _MAX_DOCUMENT = 1_048_576
@@ -67,6 +72,15 @@ class Caller(NamedTuple):
                 f"The token has none of the permissions that this operation takes: {', '.join(permission.value)}.",
                 headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{wanted}"'},
             )
+
+
+class _Remembered(NamedTuple):
+    """What a verified token proves, as long as it has not expired and the key that verified it is in use."""
+
+    caller: Caller
+    kid: str
+    key: jwt.PyJWK
+    until: int
 
 
 class SigningKeys:
@@ -174,6 +188,8 @@ class Identity:
             f'Bearer realm="bookings", authorization_uri="{settings.authority}/{self._tenant}/oauth2/v2.0/authorize"'
         )
         self._keys = SigningKeys(settings.metadata_url, f"{settings.authority}/{self._tenant}/v2.0")
+        # By digest, so that no token lies about in memory. Only good tokens get in, the oldest go first.
+        self._remembered: dict[bytes, _Remembered] = {}
 
     async def authenticate(self, authorization: str | None) -> Caller:
         """Return the caller that the header ``Authorization: Bearer <token>`` proves.
@@ -187,7 +203,16 @@ class Identity:
                 "Send an access token in the header Authorization: Bearer <token>.",
                 headers={"WWW-Authenticate": self._challenge},
             )
-        claims = await self._verify(token.strip())
+        token = token.strip()
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        remembered = await self._recall(digest)
+        if remembered is not None:
+            return remembered
+        kid = self._kid(token)
+        key = await self._keys.get(kid)
+        if key is None:
+            raise self._refusal("The token is signed by a key that the issuer does not publish.")
+        claims = self._verify(token, key)
         # The signature has been checked; what follows is about meaning.
         tenant, issuer = claims.get("tid"), claims.get("iss")
         if issuer not in self._issuers and not (tenant == PERSONAL_ACCOUNTS and issuer in self._personal_issuers):
@@ -196,12 +221,24 @@ class Identity:
             raise AccessDenied("Personal Microsoft accounts are not supported; use a work or school account.")
         if tenant != self._tenant:
             raise self._refusal("The token is of another tenant.")
-        return Caller(self._tenant, str(claims.get("azp") or claims.get("appid") or ""), _permissions(claims))
+        caller = Caller(self._tenant, str(claims.get("azp") or claims.get("appid") or ""), _permissions(claims))
+        if len(self._remembered) >= MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = _Remembered(caller, kid, key, int(claims["exp"]) + LEEWAY)
+        return caller
 
-    async def _verify(self, unverified_token: str) -> SignedClaims:
-        key = await self._keys.get(self._kid(unverified_token))
-        if key is None:
-            raise self._refusal("The token is signed by a key that the issuer does not publish.")
+    async def _recall(self, digest: bytes) -> Caller | None:
+        """Return the caller that a remembered token proves; forget a token that may no longer prove it."""
+        remembered = self._remembered.get(digest)
+        if remembered is None:
+            return None
+        # Keys that are fetched again are other objects, so that every token is verified anew then.
+        if time.time() < remembered.until and await self._keys.get(remembered.kid) is remembered.key:
+            return remembered.caller
+        self._remembered.pop(digest, None)
+        return None
+
+    def _verify(self, unverified_token: str, key: jwt.PyJWK) -> SignedClaims:
         try:
             claims = jwt.decode(
                 unverified_token,

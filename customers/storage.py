@@ -5,7 +5,7 @@ Sources: "Table service error codes"; azure-core, "Error handling".
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import aiohttp
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceResponseError
@@ -14,6 +14,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables.aio import TableClient
 
 from customers.errors import ServiceUnavailable, TooManyRequests
+from customers.insert import Insert
 from customers.settings import Settings
 
 # Azurite closes a connection that was idle for 5 seconds, and a request sent at that moment fails.
@@ -47,17 +48,32 @@ class Connection:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: TableClient | None = None
+        self._open: _Open | None = None
         self._closing: AsyncGenerator[None] | None = None
 
     async def table(self) -> TableClient:
         """Return the client of the table."""
-        if self._client is None:
-            self._client, close = _connect(self._settings)
+        return (await self._opened()).table
+
+    async def insert(self) -> Insert:
+        """Return what inserts rows into the table, over the same transport and with the same credential."""
+        return (await self._opened()).insert
+
+    async def _opened(self) -> "_Open":
+        if self._open is None:
+            self._open = _connect(self._settings)
             # asyncio.Runner closes asynchronous generators that are suspended when the loop ends.
-            self._closing = _closed_with_the_loop(close)
+            self._closing = _closed_with_the_loop(self._open.close)
             await anext(self._closing)
-        return self._client
+        return self._open
+
+
+class _Open(NamedTuple):
+    """The client, the insert, and what closes them and their credential."""
+
+    table: TableClient
+    insert: Insert
+    close: AsyncExitStack
 
 
 async def _closed_with_the_loop(close: AsyncExitStack) -> AsyncGenerator[None]:
@@ -65,8 +81,7 @@ async def _closed_with_the_loop(close: AsyncExitStack) -> AsyncGenerator[None]:
         yield
 
 
-def _connect(settings: Settings) -> tuple[TableClient, AsyncExitStack]:
-    """Make the client, and what closes it and its credential."""
+def _connect(settings: Settings) -> _Open:
     close = AsyncExitStack()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
@@ -74,14 +89,11 @@ def _connect(settings: Settings) -> tuple[TableClient, AsyncExitStack]:
         auto_decompress=False,
         trust_env=False,
     )
-    options: dict[str, Any] = {
-        "transport": AioHttpTransport(
-            session=session, connection_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
-        ),
-        "retry_total": 2,
-        "retry_backoff_factor": 0.2,
-        "raw_response_hook": _pass_on_retry_after,
-    }
+    transport = AioHttpTransport(
+        session=session, connection_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
+    )
+    retries = {"retry_total": 2, "retry_backoff_factor": 0.2}
+    options: dict[str, Any] = {"transport": transport, "raw_response_hook": _pass_on_retry_after, **retries}
     if settings.storage is not None:
         client = TableClient.from_connection_string(settings.storage.get_secret_value(), settings.table, **options)
     else:
@@ -92,7 +104,7 @@ def _connect(settings: Settings) -> tuple[TableClient, AsyncExitStack]:
         close.push_async_callback(credential.close)
         client = TableClient(str(settings.table_service_uri), settings.table, credential=credential, **options)
     close.push_async_callback(client.close)
-    return client, close
+    return _Open(client, Insert(client, transport, retries=retries, on_answer=_pass_on_retry_after), close)
 
 
 def give_up(error: Exception) -> NoReturn:

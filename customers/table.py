@@ -37,9 +37,6 @@ from customers.row import (
 from customers.settings import Settings
 from customers.storage import Backpressure, Connection, etag_of, give_up
 
-# An insert names the row it makes, so that repeating it can't make a second: where the first try did commit, the
-# repeat meets its own row, which the operation's id in the row tells.
-_REPEATABLE = ["GET", "POST"]
 _MOST_ATTEMPTS = 10
 _STALE = "The customer has changed since; get it again and decide anew."
 
@@ -85,17 +82,15 @@ class CustomersTable:
         Raises Conflict if the business has another customer of that id already, RepeatRejected if the request was
         made before with another body.
         """
-        table = await self._connection.table()
+        insert = await self._connection.insert()
         row = to_row(business_id, customer, operation_id, repeat)
         async with self._budget() as deadline:
             for _ in range(_MOST_ATTEMPTS):
                 time_to_write = self._time_to_write(deadline)
                 try:
                     async with time_to_write:
-                        written = await table.create_entity(
-                            row, response_preference="return-no-content", retry_on_methods=_REPEATABLE
-                        )
-                    return customer.model_copy(update={"etag": etag_of(written)})
+                        etag = await insert(row, operation_id=operation_id)
+                    return customer.model_copy(update={"etag": etag})
                 except Exception as error:  # noqa: BLE001 - whatever it is, the write may have been made
                     found = await self._find_out(business_id, customer.id, error, deadline)
                     if found is not None:

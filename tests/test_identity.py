@@ -1,14 +1,19 @@
-"""The issuer's keys: how often they are fetched, and what is taken for a key."""
+"""The issuer's keys: how often they are fetched, and what is taken for a key; and the tokens that are remembered."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
+import jwt
 import pytest
 from issuer import AUTHORITY, TENANT, Issuer, new_key
+from run import app_settings
 
-from customers.errors import ServiceUnavailable
-from customers.identity import SigningKeys
+from customers import identity
+from customers.errors import ServiceUnavailable, Unauthenticated
+from customers.identity import LEEWAY, Identity, SigningKeys
+from customers.settings import Settings
 
 ISSUER = f"{AUTHORITY}/{TENANT}/v2.0"
 
@@ -143,5 +148,104 @@ def test_what_is_no_usable_key_set_is_a_503_and_never_cached(published: Any) -> 
         issuer.public_keys = real  # type: ignore[method-assign]
         loop.ahead += 2
         assert await keys.get(kid) is not None
+
+    run(scenario)
+
+
+def an_identity(metadata_url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Identity, list[int]]:
+    """An identity, and a list that grows with each token that is verified rather than remembered."""
+    verified: list[int] = []
+    decode = jwt.decode
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        verified.append(1)
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(jwt, "decode", counted)
+    settings = Settings.from_environment(app_settings(storage="UseDevelopmentStorage=true", metadata_url=metadata_url))
+    return Identity(settings), verified
+
+
+def test_a_token_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(issuer: Issuer, url: str, _: Clocked) -> None:
+        one, verified = an_identity(url, monkeypatch)
+        token = issuer.token()
+        callers = [await one.authenticate(f"Bearer {token}") for _ in range(3)]
+        assert callers == [callers[0]] * 3
+        assert len(verified) == 1
+        assert token not in str(vars(one))
+        other = await one.authenticate(f"Bearer {issuer.token({'scp': 'Bookings.Read.All'})}")
+        assert other.permissions == {"Bookings.Read.All"}
+        # The same claims under another signature are another token.
+        with pytest.raises(Unauthenticated):
+            await one.authenticate(f"Bearer {token[:-8]}AAAAAAAA")
+        assert len(verified) == 3
+
+    run(scenario)
+
+
+def test_a_remembered_token_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(issuer: Issuer, url: str, _: Clocked) -> None:
+        one, verified = an_identity(url, monkeypatch)
+        header = f"Bearer {issuer.token({'exp': int(time.time()) - LEEWAY + 2})}"
+        await one.authenticate(header)
+        await one.authenticate(header)
+        assert len(verified) == 1
+        await asyncio.sleep(2)
+        for _attempt in range(2):
+            with pytest.raises(Unauthenticated, match="expired"):
+                await one.authenticate(header)
+
+    run(scenario)
+
+
+def test_a_remembered_token_is_refused_once_its_key_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(issuer: Issuer, url: str, loop: Clocked) -> None:
+        one, verified = an_identity(url, monkeypatch)
+        old = f"Bearer {issuer.token()}"
+        await one.authenticate(old)
+        issuer.rotate(new_key())
+        loop.ahead += SigningKeys.COOLDOWN + 1
+        await one.authenticate(f"Bearer {issuer.token()}")
+        with pytest.raises(Unauthenticated, match="does not publish"):
+            await one.authenticate(old)
+        assert len(verified) == 2
+
+    run(scenario)
+
+
+def test_remembered_tokens_are_verified_anew_when_keys_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(issuer: Issuer, url: str, loop: Clocked) -> None:
+        one, verified = an_identity(url, monkeypatch)
+        header = f"Bearer {issuer.token()}"
+        await one.authenticate(header)
+        loop.ahead += SigningKeys.MAX_AGE + 1
+        await one.authenticate(header)  # which has the keys fetched in the background
+        await asyncio.sleep(0.2)
+        assert len(verified) == 1
+        await one.authenticate(header)
+        await one.authenticate(header)
+        assert len(verified) == 2
+
+    run(scenario)
+
+
+def test_only_so_many_tokens_are_remembered_and_no_bad_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(issuer: Issuer, url: str, _: Clocked) -> None:
+        one, verified = an_identity(url, monkeypatch)
+        monkeypatch.setattr(identity, "MOST_REMEMBERED", 2)
+        headers = [f"Bearer {issuer.token({'jti': str(number)})}" for number in range(3)]
+        for header in headers:
+            await one.authenticate(header)
+        for claims in ({"tid": "x"}, {"aud": "x"}, {"exp": 1}):
+            with pytest.raises(Unauthenticated):
+                await one.authenticate(f"Bearer {issuer.token(claims)}")
+        assert len(one._remembered) == 2  # noqa: SLF001
+        verified.clear()
+        for header in headers[1:]:
+            await one.authenticate(header)
+        assert verified == []
+        await one.authenticate(headers[0])
+        assert len(verified) == 1
 
     run(scenario)

@@ -64,10 +64,17 @@ async def process(
     end_with: signal.Signals,
     output: IO[str] | None = None,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
     """Run a program in a session of its own, so that Ctrl-C reaches it through us only, and end it at the exit."""
     child = await asyncio.create_subprocess_exec(
-        *command, stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL, env=env, start_new_session=True
+        *command,
+        stdout=output,
+        stderr=output,
+        stdin=asyncio.subprocess.DEVNULL,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,
     )
     try:
         yield child

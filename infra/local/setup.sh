@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite, "setup.sh sdk"
-# makes an environment with the Graph SDKs, and "setup.sh azmcp" one with Azure's type tables.
+# Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite; "setup.sh sdk",
+# "setup.sh azmcp" and "setup.sh bench" make environments with the Graph SDKs, Azure's type tables, and the benchmark.
 # It does nothing where the locked requirements have not changed. All it says goes to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -65,6 +65,10 @@ sdk_environment() {
 
 azmcp_environment() {
     environment .local/azmcp tests/infra/requirements.txt
+}
+
+bench_environment() {
+    environment .local/bench tests/bench/requirements.txt
 }
 
 node_environment() {

@@ -1,4 +1,4 @@
-"""The set-up says in one line what a machine lacks, and the two locks agree."""
+"""The set-up says in one line what a machine lacks, and the locks agree."""
 
 import re
 import shutil
@@ -29,8 +29,9 @@ def test_what_is_missing_is_told_in_one_line(tmp_path: Path, part: str, says: st
     assert says in ended.stderr
 
 
-def test_the_tests_run_with_the_very_versions_that_are_deployed() -> None:
+@pytest.mark.parametrize("lock", ["tests", "tests/sdk", "tests/bench"])
+def test_the_tests_run_with_the_very_versions_that_are_deployed(lock: str) -> None:
     def pins(path: str) -> set[str]:
         return set(re.findall(r"^\S+==\S+", Path(path).read_text(), re.MULTILINE))
 
-    assert pins("requirements.txt") <= pins("tests/requirements.txt")
+    assert pins("requirements.txt") <= pins(f"{lock}/requirements.txt")

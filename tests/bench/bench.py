@@ -1,0 +1,319 @@
+"""The benchmark: this service beside others that do the same, in interleaved rounds of one run.
+
+Usage: ``bench.py``, from the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each measurement; STARTS (7)
+of each app; ROWS (100000) of the full table; a 0 leaves that part out. AGAINST names folders of other checkouts of
+this service, with spaces between, to be measured as well. It makes figures.json and figures.png in
+``.local/bench-results/``.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import os
+import platform
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import report
+import starts
+from azure.data.tables.aio import TableClient
+from issuer import TENANT, Issuer, new_key
+from load import KEY, Load
+from run import BUSINESS, HERE, app_settings, azurite, connection_string, make_table, process
+
+CLIENTS = (1, 8, 32)
+GROWTH_CLIENTS = 8
+RESULTS = Path(".local/bench-results")
+BENCH = Path(__file__).parent.resolve()
+SERVICE = Path.cwd()
+_TABLE = "customers"
+_FILL_STEPS = 10
+_FILL_PATIENCE = 120.0
+
+
+class Contender(NamedTuple):
+    """Something that takes adds: where, the request, and the process that is measured, if it is an app."""
+
+    name: str
+    port: int
+    request: str
+    pid: int | None = None
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _request(path: str, headers: dict[str, str], body: str) -> str:
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", body])
+
+
+def add_request(token: str) -> str:
+    """The add of the README."""
+    body = {
+        "@odata.type": "#microsoft.graph.bookingCustomer",
+        "displayName": "Display Name value",
+        "emailAddress": "Email Address value",
+    }
+    return _request(
+        f"/beta/bookingBusinesses/{BUSINESS}/customers",
+        {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        json.dumps(body),
+    )
+
+
+def bare_insert(storage: str) -> str:
+    """An insert of the row that the service makes of it, signed beforehand.
+
+    Source: "Authorize with Shared Key", Shared Key Lite for the Table service: only the date and the path are signed.
+    """
+    parts = dict(part.partition("=")[::2] for part in storage.rstrip(";").split(";"))
+    account, path = parts["AccountName"], f"/{parts['AccountName']}/{_TABLE}"
+    date = format_datetime(datetime.now(UTC), usegmt=True)
+    digest = hmac.digest(base64.b64decode(parts["AccountKey"]), f"{date}\n/{account}{path}".encode(), hashlib.sha256)
+    moment = "2026-11-23T12:00:00.000000Z"
+    row = {
+        "PartitionKey": BUSINESS,
+        "RowKey": KEY,
+        "displayName": "Display Name value",
+        "emailAddress": "Email Address value",
+        "addresses": "[]",
+        "phones": "[]",
+        "createdDateTime": moment,
+        "createdDateTime@odata.type": "Edm.DateTime",
+        "lastUpdatedDateTime": moment,
+        "lastUpdatedDateTime@odata.type": "Edm.DateTime",
+        "operationId": "365982fb-eba2-4f44-a760-e525af46333e",
+    }
+    headers = {
+        "Authorization": f"SharedKeyLite {account}:{base64.b64encode(digest).decode()}",
+        "x-ms-date": date,
+        "x-ms-version": "2019-02-02",
+        "DataServiceVersion": "3.0",
+        "Accept": "application/json;odata=minimalmetadata",
+        "Content-Type": "application/json;odata=nometadata",
+        "Prefer": "return-no-content",
+    }
+    return _request(path, headers, json.dumps(row))
+
+
+async def measure(load: Load) -> dict[str, Any]:
+    """Run the load in its own process."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, str(BENCH / "load.py"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        output, _ = await child.communicate(json.dumps(load._asdict()).encode())
+    except asyncio.CancelledError:
+        child.kill()
+        raise
+    figures: dict[str, Any] = json.loads(output)
+    return figures
+
+
+async def _measure(contender: Contender, storage_pid: int, clients: int, seconds: float) -> dict[str, Any]:
+    watched = {"storage": storage_pid} | ({} if contender.pid is None else {"app": contender.pid})
+    figures = await measure(Load(contender.port, contender.request, clients, seconds, watched=watched))
+    adds = figures["adds"] or float("nan")
+    return {
+        "contender": contender.name,
+        "clients": clients,
+        "adds_per_second": figures["adds"] / figures["seconds"],
+        "p50": figures["p50"],
+        "p99": figures["p99"],
+        "app_cpu_ms": figures["cpu"]["app"] / adds * 1000 if "app" in figures["cpu"] else None,
+        "storage_cpu_share": figures["cpu"]["storage"] / figures["seconds"],
+        "load_cpu_share": figures["cpu"]["load"] / figures["seconds"],
+        "failed": sum(n for status, n in figures["statuses"].items() if status not in ("201", "204")) + figures["lost"],
+    }
+
+
+class Surroundings(NamedTuple):
+    """A storage, and the settings and the request of the apps that use it."""
+
+    storage: str
+    storage_port: int
+    storage_pid: int
+    settings: dict[str, str]
+    add: str
+
+
+@asynccontextmanager
+async def surroundings(name: str) -> AsyncGenerator[Surroundings]:
+    """Run an Azurite in memory, with an empty table, and an issuer."""
+    port, issuer = free_port(), Issuer(new_key())
+    storage = connection_string(port)
+    runner, metadata_url = await issuer.serve()
+    try:
+        async with azurite(port, None, RESULTS / f"azurite-{name}.log") as child:
+            await make_table(storage, _TABLE)
+            settings = {
+                **app_settings(storage=storage, metadata_url=metadata_url),
+                "TOKEN_KEYS_URL": f"{metadata_url.partition(TENANT)[0]}{TENANT}/discovery/v2.0/keys",
+            }
+            yield Surroundings(storage, port, child.pid, settings, add_request(issuer.token()))
+    finally:
+        await runner.cleanup()
+
+
+async def empty_table(storage: str) -> None:
+    """Begin anew, so that every round finds the same and Azurite's memory stays small."""
+    async with TableClient.from_connection_string(storage, _TABLE) as table:
+        await table.delete_table()
+        await table.create_table()
+
+
+def app_command(name: str, port: int) -> starts.Command:
+    """The command of an app: ``service``, a folder of another checkout of it, or a file beside this one."""
+    host = [sys.executable, str(HERE.resolve() / "host.py"), "--port", str(port)]
+    if name == "fastapi_app":
+        return starts.Command([sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port)], BENCH)
+    if name == "service" or "/" in name:
+        return starts.Command(host, SERVICE if name == "service" else Path(name).resolve())
+    return starts.Command(host, BENCH, {"PYTHON_SCRIPT_FILE_NAME": f"{name}.py"})
+
+
+@asynccontextmanager
+async def running(name: str, place: Surroundings, part: str) -> AsyncGenerator[Contender]:
+    """Run an app until it answers an add."""
+    port = free_port()
+    command = app_command(name, port)
+    environ = {**os.environ, **place.settings, **command.settings}
+    label = Path(name).name
+    with (RESULTS / f"{part}-{label}.log").open("w") as output:
+        async with process(
+            name, command.line, end_with=signal.SIGTERM, output=output, env=environ, cwd=command.folder
+        ) as child:
+            await starts.until_added(port, place.add)
+            yield Contender(label, port, place.add, child.pid)
+
+
+async def compare(rounds: int, seconds: float, against: Sequence[str]) -> list[dict[str, Any]]:
+    """Measure all contenders in interleaved rounds, each round beginning with another one."""
+    figures = []
+    names = ["service", *against, "client_per_request", "global_client", "fastapi_app"]
+    async with AsyncExitStack() as stack:
+        place = await stack.enter_async_context(surroundings("compare"))
+        port = free_port()
+        noop = [sys.executable, str(BENCH / "noop.py"), str(port)]
+        await stack.enter_async_context(process("The no-op server", noop, end_with=signal.SIGTERM))
+        contenders = [
+            Contender("noop", port, place.add),
+            Contender("bare_inserts", place.storage_port, bare_insert(place.storage)),
+            *[await stack.enter_async_context(running(name, place, "compare")) for name in names],
+        ]
+        for contender in contenders:
+            await _measure(contender, place.storage_pid, 8, 1)
+        for number in range(rounds):
+            await empty_table(place.storage)
+            for clients in CLIENTS:
+                turn = number % len(contenders)
+                for contender in contenders[turn:] + contenders[:turn]:
+                    measured = await _measure(contender, place.storage_pid, clients, seconds)
+                    figures.append({"round": number, **measured})
+            _say(f"round {number + 1} of {rounds}")
+    return figures
+
+
+async def _fill(place: Surroundings, rows: int) -> dict[str, Any]:
+    insert = bare_insert(place.storage)
+    return await measure(Load(place.storage_port, insert, GROWTH_CLIENTS, _FILL_PATIENCE, warm_up=0, count=rows))
+
+
+async def grow(rows: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure the service and bare inserts with a full table and with an empty one, in interleaved rounds."""
+    figures: list[dict[str, Any]] = []
+    curve = []
+    async with AsyncExitStack() as stack:
+        places = {name: await stack.enter_async_context(surroundings(name)) for name in ("empty", "full")}
+        step_rows = rows // _FILL_STEPS
+        # The storage of the empty table is warmed up by one step, too.
+        await _fill(places["empty"], step_rows)
+        for step in range(_FILL_STEPS):
+            filled = await _fill(places["full"], step_rows)
+            curve.append(
+                {
+                    "rows": step_rows * (step + 1),
+                    "adds_per_second": filled["adds"] / filled["seconds"],
+                    "p99": filled["p99"],
+                }
+            )
+        _say(f"{rows} rows are there")
+        measured = {
+            name: [
+                Contender("bare_inserts", place.storage_port, bare_insert(place.storage)),
+                await stack.enter_async_context(running("service", place, name)),
+            ]
+            for name, place in places.items()
+        }
+        for number in range(rounds):
+            await empty_table(places["empty"].storage)
+            order = list(places) if number % 2 else list(reversed(places))
+            for position in range(2):
+                for name in order:
+                    one = await _measure(measured[name][position], places[name].storage_pid, GROWTH_CLIENTS, seconds)
+                    figures.append({"round": number, "table": name, **one})
+    return {"curve": curve, "rounds": figures}
+
+
+async def start(times: int) -> list[dict[str, Any]]:
+    """Measure the starts of the service and of the least app, in turns."""
+    figures = []
+    async with surroundings("starts") as place:
+        for number in range(times + 1):
+            for pyc in (True, False):
+                for name in ("service", "bare_imports"):
+                    for kind in starts.Kind:
+                        port = free_port()
+                        command = app_command(name, port)
+                        command = command._replace(settings={**place.settings, **command.settings})
+                        seconds = await starts.first_add(kind, command, port, place.add, pyc=pyc)
+                        # The first time writes the .pyc files.
+                        if number:
+                            figures.append({"app": name, "kind": kind.value, "pyc": pyc, "seconds": seconds})
+            _say(f"start {number} of {times}")
+    return figures
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+async def main(environ: Mapping[str, str]) -> None:
+    """Run all parts and report."""
+    rounds, seconds = int(environ.get("ROUNDS") or 5), float(environ.get("DURATION") or 2)
+    times, rows = int(environ.get("STARTS") or 7), int(environ.get("ROWS") or 100_000)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "rounds": await compare(rounds, seconds, environ.get("AGAINST", "").split()) if rounds else [],
+        "growth": await grow(rows, max(rounds, 1), seconds) if rows else None,
+        "starts": await start(times) if times else [],
+        "imports": await starts.imports(SERVICE, app_settings(storage="UseDevelopmentStorage=true", metadata_url=""))
+        if times
+        else {},
+    }
+    (RESULTS / "figures.json").write_text(json.dumps(figures, indent=1))
+    print(report.text(figures))
+    report.plot(figures, RESULTS / "figures.png")
+    print(f"\nThe figures are in {RESULTS}/figures.json and figures.png.")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(os.environ))
