@@ -209,7 +209,8 @@ async def run(*, services_only: bool) -> None:
     """Bring everything up and stay until a signal. Raises StartError if a part can't start or ends by itself."""
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(name) != signal.SIG_IGN:  # as nohup leaves it
+        # nohup wants SIGHUP ignored; that a shell ignores SIGINT for what it runs in the background is no such wish.
+        if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with AsyncExitStack() as running:
         running.enter_context(_lock())

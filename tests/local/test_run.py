@@ -89,6 +89,26 @@ def test_it_prints_a_line_that_works_ends_cleanly_and_keeps_the_data(folder: Pat
         assert_customer(httpx.get(url, headers={"Authorization": f"Bearer {token}"}), 200)
 
 
+@pytest.mark.parametrize(("ignored", "end_with"), [("INT", signal.SIGINT), ("HUP", signal.SIGTERM)])
+def test_what_a_shell_made_it_ignore_is_ignored_only_for_hangups(
+    folder: Path, ignored: str, end_with: signal.Signals
+) -> None:
+    signal_number = getattr(signal, f"SIG{ignored}")
+    before = signal.signal(signal_number, signal.SIG_IGN)  # a child inherits it
+    try:
+        with started(folder, PORT=str(free_port()), TABLE_PORT=str(free_port())) as process:
+            wait_for(process, "curl ")
+            if ignored == "HUP":
+                process.send_signal(signal.SIGHUP)
+                time.sleep(0.5)
+                assert process.poll() is None
+            process.send_signal(end_with)
+            assert process.wait(30) == 0
+    finally:
+        signal.signal(signal_number, before)
+    assert in_the_group_of(folder) == []
+
+
 def test_a_second_run_from_the_same_folder_is_refused_in_one_line(folder: Path) -> None:
     with started(folder, PORT=str(free_port()), TABLE_PORT=str(free_port())) as process:
         wait_for(process, "curl ")
