@@ -76,7 +76,7 @@ def _http_date(text: str) -> datetime | None:
     """Read an IMF-fixdate (RFC 9110, 5.6.7), which has one spelling only."""
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (OverflowError, ValueError):
         return None
     return moment if moment.tzinfo == UTC and format_datetime(moment, usegmt=True) == text else None
 

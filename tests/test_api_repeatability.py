@@ -171,6 +171,7 @@ def test_ids_sort_by_the_first_sending_beside_the_ones_that_the_service_makes(cl
         ({**repeatable(), "Repeatability-First-Sent": "Sun, 23 Nov 2026 12:00:00 GMT"}, "date"),
         ({**repeatable(), "Repeatability-First-Sent": "mon, 23 nov 2026 12:00:00 gmt"}, "date"),
         ({**repeatable(), "Repeatability-First-Sent": "Mon, 23 Nov 2026 12:00:0 GMT"}, "date"),
+        ({**repeatable(), "Repeatability-First-Sent": f"Mon, 23 Nov {'9' * 20} 12:00:00 GMT"}, "date"),
         ({**repeatable(), "Repeatability-First-Sent": "Mon,  23 Nov 2026 12:00:00 GMT"}, "date"),
     ],
 )
