@@ -27,6 +27,9 @@ from pydantic_core import PydanticCustomError
 from customers.errors import BadRequest, Detail
 from customers.keys import Key
 
+CHANGEABLE = ("display_name", "email_address", "addresses", "phones")
+"""The properties that a client sends and may change; the id it may only send, the rest is the service's."""
+
 ODATA_TYPE = "#microsoft.graph.bookingCustomer"
 
 # A column of a Table Storage entity holds 32,768 UTF-16 units. A character takes at most two of them, escaped for
@@ -206,24 +209,13 @@ class CustomerUpdate(_SentCustomer):
     @property
     def changes(self) -> dict[str, Any]:
         """The new values, by the names that BookingCustomer has for them."""
-        changeable = self.model_fields_set & {"display_name", "email_address", "addresses", "phones"}
-        return {name: getattr(self, name) for name in changeable}
+        return {name: getattr(self, name) for name in CHANGEABLE if name in self.model_fields_set}
 
 
 class BookingCustomer(_Resource):
     """A bookingCustomer as it is kept and answered; ``etag`` is Table Storage's own."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
-
-    PROPERTIES: ClassVar = (
-        "id",
-        "displayName",
-        "emailAddress",
-        "addresses",
-        "phones",
-        "createdDateTime",
-        "lastUpdatedDateTime",
-    )
 
     odata_type: Annotated[str, Field(alias="@odata.type")] = ODATA_TYPE
     etag: Annotated[str, Field(alias="@odata.etag")]

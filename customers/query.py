@@ -13,6 +13,10 @@ from customers.errors import BadRequest, Detail
 from customers.model import BookingCustomer
 from customers.table import Continuation
 
+_PROPERTIES = tuple(
+    field.alias for field in BookingCustomer.model_fields.values() if field.alias and "@" not in field.alias
+)
+
 DEFAULT_TOP = 100
 MAX_TOP = 999
 
@@ -50,10 +54,10 @@ class Query(NamedTuple):
         select = (
             tuple(dict.fromkeys(name.strip() for name in options["select"].split(","))) if "select" in options else ()
         )
-        if unknown := [name for name in select if name not in BookingCustomer.PROPERTIES]:
+        if unknown := [name for name in select if name not in _PROPERTIES]:
             violate(
                 "select",
-                f"There is no property {unknown[0][:128]!r}; there are {', '.join(BookingCustomer.PROPERTIES)}",
+                f"There is no property {unknown[0][:128]!r}; there are {', '.join(_PROPERTIES)}",
             )
         continuation = None
         if "skiptoken" in options:

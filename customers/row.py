@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
 from customers.errors import RepeatRejected
-from customers.model import BookingCustomer, Phone, PhysicalAddress
+from customers.model import CHANGEABLE, BookingCustomer, Phone, PhysicalAddress
 
 # The request-id of the add, and of the last updates, the newest first: by them a write whose answer was lost is
 # recognised, also when another writer came after it.
@@ -23,7 +23,7 @@ _UPDATES_KEPT = 8
 # Of an add that may be repeated: what its repeats are recognised by, and from the first update on the customer as it
 # was before, for a repeat is answered as the add was.
 _REQUEST, _BODY, _FIRST_ETAG = "repeatableRequest", "repeatableBody", "firstETag"
-_FIRST = {name: f"first{name[0].upper()}{name[1:]}" for name in ("displayName", "emailAddress", "addresses", "phones")}
+_FIRST = {to_camel(name): to_camel(f"first_{name}") for name in CHANGEABLE}
 
 # An error must not show a customer's data.
 _addresses = TypeAdapter(tuple[PhysicalAddress, ...], config=ConfigDict(hide_input_in_errors=True))
@@ -44,14 +44,7 @@ def to_row(
     return {
         "PartitionKey": business_id,
         "RowKey": customer.id,
-        **_to_columns(
-            {
-                "display_name": customer.display_name,
-                "email_address": customer.email_address,
-                "addresses": customer.addresses,
-                "phones": customer.phones,
-            }
-        ),
+        **_to_columns({name: getattr(customer, name) for name in CHANGEABLE}),
         "createdDateTime": customer.created_date_time,
         "lastUpdatedDateTime": customer.last_updated_date_time,
         _ADDED_BY: operation_id,
