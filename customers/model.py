@@ -57,7 +57,7 @@ def _refuse_control_characters(value: str) -> str:
 
 def instant(value: datetime) -> str:
     """Write a UTC moment as Graph does: ``2026-11-23T12:00:00.123Z``, in milliseconds."""
-    return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03}Z"
+    return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 type _Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_refuse_control_characters)]

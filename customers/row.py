@@ -23,7 +23,8 @@ _UPDATES_KEPT = 8
 # Of an add that may be repeated: what its repeats are recognised by, and from the first update on the customer as it
 # was before, for a repeat is answered as the add was.
 _REQUEST, _BODY, _FIRST_ETAG = "repeatableRequest", "repeatableBody", "firstETag"
-_FIRST = {to_camel(name): to_camel(f"first_{name}") for name in CHANGEABLE}
+_COLUMNS = {name: to_camel(name) for name in CHANGEABLE}
+_FIRST = {_COLUMNS[name]: to_camel(f"first_{name}") for name in CHANGEABLE}
 
 # An error must not show a customer's data.
 _addresses = TypeAdapter(tuple[PhysicalAddress, ...], config=ConfigDict(hide_input_in_errors=True))
@@ -109,7 +110,7 @@ def as_first_returned(row: Mapping[str, Any]) -> BookingCustomer:
 def _to_columns(properties: Mapping[str, Any]) -> dict[str, str]:
     """Texts are columns as they are; arrays are JSON."""
     return {
-        to_camel(name): value if isinstance(value, str) else to_json(value, by_alias=True, exclude_none=True).decode()
+        _COLUMNS[name]: value if isinstance(value, str) else to_json(value, by_alias=True, exclude_none=True).decode()
         for name, value in properties.items()
     }
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -65,7 +66,8 @@ class Request:
         # Taken apart without urllib, which raises on some of the hosts that a client may send.
         self._origin, _, self._query = str(http.url).partition("?")
         self._body: bytes = http.get_body()
-        self._headers: Mapping[str, str] = http.headers
+        # A plain one, by names in lower case: most of the headers that are asked for are not there.
+        self._headers: dict[str, str] = dict(http.headers.items())
         self.method: str = http.method
         self.authorization: str | None = self._headers.get("authorization")
         self.business_id: str = http.route_params.get("businessId", "")
@@ -76,7 +78,7 @@ class Request:
         # Only what a header can carry back.
         self.client_id = own if _CLIENT_REQUEST_ID.fullmatch(own) else self.id
 
-    @property
+    @cached_property
     def base(self) -> str:
         """The scheme and host that the client used, as forwarded where a proxy stands before the service."""
         scheme, _, rest = self._origin.partition("://")
@@ -124,7 +126,7 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """A header as it was sent, several of one name joined with commas; None if it was not."""
-        return self._headers.get(name)
+        return self._headers.get(name.lower())
 
     def _precondition(self, header: str) -> Callable[[str], bool] | None:
         sent = self._headers.get(header)
@@ -163,13 +165,13 @@ class Request:
 
 
 def _respond(
-    request: Request, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None, mimetype: str = _JSON
+    request: Request, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None, media_type: str = _JSON
 ) -> func.HttpResponse:
     return func.HttpResponse(
         body,
         status_code=status,
-        mimetype=mimetype,
         headers={
+            "Content-Type": media_type,
             "request-id": request.id,
             "client-request-id": request.client_id,
             "OData-Version": "4.0",
@@ -217,7 +219,7 @@ def collection(
 
 def count(request: Request, number: int) -> func.HttpResponse:
     """The bare number (OData 4.01 Protocol, 11.2.10)."""
-    return _respond(request, 200, str(number).encode(), mimetype="text/plain")
+    return _respond(request, 200, str(number).encode(), media_type="text/plain; charset=utf-8")
 
 
 def written(request: Request, surface: Surface, customer: BookingCustomer, *, status: int) -> func.HttpResponse:

@@ -164,6 +164,8 @@ def split_path(raw_path: str) -> list[str] | None:
 
 
 def _decode(part: str) -> str:
+    if part.isascii() and "%" not in part:
+        return part
     pieces = re.split("(?i)(%2F)", part)
     decoded = [piece if index % 2 else _decode_utf8(piece) for index, piece in enumerate(pieces)]
     return "".join(decoded)
