@@ -1,55 +1,71 @@
-"""The insert of a row, straight over azure-core: the layers of the storage client cost more than all else in an add.
+"""The insert of a row, straight over HTTP: the layers of the storage client cost more than all else in an add.
 
 Sources: "Table Service REST API", Insert Entity; "Authorize with Shared Key", Shared Key Lite for the Table service.
 """
 
+import asyncio
 import base64
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from email.utils import formatdate
-from typing import Any, cast
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
+import aiohttp
 from azure.core.credentials import AzureNamedKeyCredential
+from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import (
     ClientAuthenticationError,
     HttpResponseError,
     ResourceExistsError,
     ResourceNotFoundError,
-    ServiceResponseError,
+    ServiceRequestError,
 )
-from azure.core.pipeline import AsyncPipeline, PipelineRequest, PipelineResponse
-from azure.core.pipeline.policies import (
-    AsyncBearerTokenCredentialPolicy,
-    AsyncRetryPolicy,
-    CustomHookPolicy,
-    SansIOHTTPPolicy,
-)
-from azure.core.pipeline.transport import AioHttpTransport
-from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.data.tables.aio import TableClient
 from pydantic_core import to_json
 
 _SCOPE = "https://storage.azure.com/.default"
-# It names the row it makes, so that repeating it can't make a second: where the first try did commit, the repeat meets
-# its own row, which the operation's id in the row tells.
-_REPEATABLE = ["POST"]
 _ERRORS = {401: ClientAuthenticationError, 404: ResourceNotFoundError, 409: ResourceExistsError}
+
+type _Authorize = Callable[[str], Awaitable[str]]
+"""Makes the Authorization header of an insert of a date."""
+
+
+class Refusal(NamedTuple):
+    """An answer that is no success, as azure-core's errors read it."""
+
+    request: str
+    status_code: int
+    reason: str | None
+    headers: Mapping[str, str]
+    body: bytes
+
+    def text(self) -> str:
+        """The body, whatever it is."""
+        return self.body.decode(errors="replace")
 
 
 class Insert:
-    """Inserts rows into the table of a client, with its credential and over its transport."""
+    """Inserts rows into the table of a client, with its credential. One try each: the caller knows when to repeat."""
 
     def __init__(
         self,
         client: TableClient,
-        transport: AioHttpTransport,
+        session: aiohttp.ClientSession,
         *,
-        retries: Mapping[str, Any],
-        on_answer: Callable[[PipelineResponse[Any, Any]], None],
+        timeout: aiohttp.ClientTimeout,
+        on_refusal: Callable[[Refusal], None],
     ) -> None:
         self._url = f"{client.url}/{client.table_name}"
+        self._session = session
+        self._timeout = timeout
+        self._on_refusal = on_refusal
+        self._authorize = (
+            _with_shared_key(client.credential, urlsplit(self._url).path)
+            if isinstance(client.credential, AzureNamedKeyCredential)
+            else _with_token(cast("AsyncTokenCredential", client.credential))
+        )
         self._headers = {
             "Accept": "application/json;odata=minimalmetadata",
             "Content-Type": "application/json;odata=nometadata",
@@ -58,45 +74,56 @@ class Insert:
             "User-Agent": "booking-customers",
             "x-ms-version": client.api_version,
         }
-        self._pipeline: AsyncPipeline[HttpRequest, AsyncHttpResponse] = AsyncPipeline(
-            transport,
-            [
-                _SharedKeyLite(client.credential, self._url)
-                if isinstance(client.credential, AzureNamedKeyCredential)
-                else AsyncBearerTokenCredentialPolicy(cast("Any", client.credential), _SCOPE),
-                AsyncRetryPolicy(**retries),
-                CustomHookPolicy[HttpRequest, Any](raw_response_hook=on_answer),
-            ],
-        )
 
     async def __call__(self, row: Mapping[str, str | datetime], *, operation_id: str) -> str:
-        """Insert a row and return its ETag. Raises ResourceExistsError, as the storage client does, and so on."""
-        request = HttpRequest(
-            "POST",
-            self._url,
-            headers={**self._headers, "x-ms-date": formatdate(usegmt=True), "x-ms-client-request-id": operation_id},
-            content=_to_entity(row),
-        )
-        response = (await self._pipeline.run(request, retry_on_methods=_REPEATABLE)).http_response
-        if response.status_code not in (201, 204):
-            raise _ERRORS.get(response.status_code, HttpResponseError)(response=response)
-        if etag := response.headers.get("ETag"):
-            return str(etag)
-        raise ServiceResponseError("the answer has no ETag")
+        """Insert a row and return its ETag.
+
+        Raises what the storage client raises: ResourceExistsError, ServiceRequestError for a fault on the way, and
+        so on.
+        """
+        date = formatdate(usegmt=True)
+        headers = {
+            **self._headers,
+            "Authorization": await self._authorize(date),
+            "x-ms-client-request-id": operation_id,
+            "x-ms-date": date,
+        }
+        try:
+            async with self._session.post(
+                self._url, data=_to_entity(row), headers=headers, timeout=self._timeout, allow_redirects=False
+            ) as response:
+                if response.status in (201, 204) and (etag := response.headers.get("ETag")):
+                    return etag
+                body = await response.read()
+                refusal = Refusal(self._url, response.status, response.reason, response.headers, body)
+        except aiohttp.ClientError as error:
+            raise ServiceRequestError(error, error=error) from error
+        self._on_refusal(refusal)
+        raise _ERRORS.get(refusal.status_code, HttpResponseError)(response=refusal)
 
 
-class _SharedKeyLite(SansIOHTTPPolicy[HttpRequest, AsyncHttpResponse]):
-    """Signs with an account's key: the date and the path."""
+def _with_shared_key(credential: AzureNamedKeyCredential, path: str) -> _Authorize:
+    """Sign with an account's key: the date and the path."""
+    account, secret = credential.named_key
+    key = base64.b64decode(secret)
 
-    def __init__(self, credential: AzureNamedKeyCredential, url: str) -> None:
-        self._account, key = credential.named_key
-        self._key = base64.b64decode(key)
-        self._resource = f"/{self._account}{urlsplit(url).path}"
+    async def authorize(date: str) -> str:
+        signature = hmac.digest(key, f"{date}\n/{account}{path}".encode(), "sha256")
+        return f"SharedKeyLite {account}:{base64.b64encode(signature).decode()}"
 
-    def on_request(self, request: PipelineRequest[HttpRequest]) -> None:
-        headers = request.http_request.headers
-        signature = hmac.digest(self._key, f"{headers['x-ms-date']}\n{self._resource}".encode(), "sha256")
-        headers["Authorization"] = f"SharedKeyLite {self._account}:{base64.b64encode(signature).decode()}"
+    return authorize
+
+
+def _with_token(credential: AsyncTokenCredential) -> _Authorize:
+    """Bear an identity's token, which the credential keeps, and renews in time."""
+    # While it has none, one caller asks for it and not all of them.
+    asking = asyncio.Lock()
+
+    async def authorize(_: str) -> str:
+        async with asking:
+            return f"Bearer {(await credential.get_token(_SCOPE)).token}"
+
+    return authorize
 
 
 def _to_entity(row: Mapping[str, str | datetime]) -> bytes:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, NoReturn
 
 import aiohttp
-from azure.core.exceptions import AzureError, HttpResponseError, ServiceResponseError
+from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
 from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables.aio import TableClient
@@ -31,11 +31,14 @@ class Backpressure(Exception):
         self.throttled = throttled
 
 
-def _pass_on_retry_after(response: PipelineResponse[Any, Any]) -> None:
-    http = response.http_response
-    if http.status_code in (429, 503) and (seconds := http.headers.get("Retry-After")):
+def _pass_on_retry_after(response: Any) -> None:
+    if response.status_code in (429, 503) and (seconds := response.headers.get("Retry-After")):
         retry_after = int(seconds) if seconds.isdecimal() else _RETRY_AFTER
-        raise Backpressure(retry_after, throttled=_throttles(http))
+        raise Backpressure(retry_after, throttled=_throttles(response))
+
+
+def _look_at(response: PipelineResponse[Any, Any]) -> None:
+    _pass_on_retry_after(response.http_response)
 
 
 def _throttles(response: Any) -> bool:
@@ -92,8 +95,12 @@ def _connect(settings: Settings) -> _Open:
     transport = AioHttpTransport(
         session=session, connection_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
     )
-    retries = {"retry_total": 2, "retry_backoff_factor": 0.2}
-    options: dict[str, Any] = {"transport": transport, "raw_response_hook": _pass_on_retry_after, **retries}
+    options: dict[str, Any] = {
+        "transport": transport,
+        "raw_response_hook": _look_at,
+        "retry_total": 2,
+        "retry_backoff_factor": 0.2,
+    }
     if settings.storage is not None:
         client = TableClient.from_connection_string(settings.storage.get_secret_value(), settings.table, **options)
     else:
@@ -104,7 +111,15 @@ def _connect(settings: Settings) -> _Open:
         close.push_async_callback(credential.close)
         client = TableClient(str(settings.table_service_uri), settings.table, credential=credential, **options)
     close.push_async_callback(client.close)
-    return _Open(client, Insert(client, transport, retries=retries, on_answer=_pass_on_retry_after), close)
+    timeout = aiohttp.ClientTimeout(sock_connect=settings.connect_timeout, sock_read=settings.read_timeout)
+    return _Open(client, Insert(client, session, timeout=timeout, on_refusal=_pass_on_retry_after), close)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same request may well succeed if it is made again at once."""
+    if isinstance(error, HttpResponseError):
+        return error.status_code in (408, 429, 500, 502, 503, 504)
+    return isinstance(error, ServiceRequestError)
 
 
 def give_up(error: Exception) -> NoReturn:

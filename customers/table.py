@@ -35,9 +35,10 @@ from customers.row import (
     to_row,
 )
 from customers.settings import Settings
-from customers.storage import Backpressure, Connection, etag_of, give_up
+from customers.storage import Backpressure, Connection, etag_of, give_up, is_passing
 
 _MOST_ATTEMPTS = 10
+_MOST_REPEATS = 2
 _STALE = "The customer has changed since; get it again and decide anew."
 
 type Precondition = Callable[[str], bool]
@@ -84,22 +85,25 @@ class CustomersTable:
         """
         insert = await self._connection.insert()
         row = to_row(business_id, customer, operation_id, repeat)
-        async with self._budget() as deadline:
-            for _ in range(_MOST_ATTEMPTS):
-                time_to_write = self._time_to_write(deadline)
-                try:
-                    async with time_to_write:
-                        etag = await insert(row, operation_id=operation_id)
-                    return customer.model_copy(update={"etag": etag})
-                except Exception as error:  # noqa: BLE001 - whatever it is, the write may have been made
-                    found = await self._find_out(business_id, customer.id, error, deadline)
-                    if found is not None:
-                        if is_repeat(found, operation_id, repeat):
-                            return as_first_returned(found)
-                        raise Conflict("The business already has a customer of this id.") from None
-                    if not isinstance(error, ResourceExistsError):
-                        give_up(error)
-                    # The customer that was in the way has been deleted meanwhile.
+        # No bound of the whole is needed: the write has one, and so has finding out.
+        deadline = self._deadline()
+        for attempt in range(_MOST_ATTEMPTS):
+            time_to_write = self._time_to_write(deadline)
+            try:
+                async with time_to_write:
+                    etag = await insert(row, operation_id=operation_id)
+                return customer.model_copy(update={"etag": etag})
+            except Exception as error:  # noqa: BLE001 - whatever it is, the write may have been made
+                found = await self._find_out(business_id, customer.id, error, deadline)
+                if found is not None:
+                    if is_repeat(found, operation_id, repeat):
+                        return as_first_returned(found)
+                    raise Conflict("The business already has a customer of this id.") from None
+                # Either the customer that was in the way has been deleted meanwhile, or nothing was written.
+                repeatable = isinstance(error, ResourceExistsError) or (attempt < _MOST_REPEATS and is_passing(error))
+                if not repeatable:
+                    give_up(error)
+                await _pause(attempt)
         raise _too_busy()
 
     async def get(self, business_id: str, customer_id: str) -> BookingCustomer:
@@ -166,7 +170,7 @@ class CustomersTable:
                         )
                     return from_row({**row, **changed, "etag": etag_of(written)})
                 except ResourceModifiedError:
-                    await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, no secret
+                    await _pause(attempt)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the write may have been made
                     found = await self._find_out(business_id, customer_id, error, deadline)
                     if found is None:
@@ -274,10 +278,14 @@ class CustomersTable:
             give_up(error)
         return rows, pages.continuation_token  # type: ignore[attr-defined]
 
+    def _deadline(self) -> float:
+        """When a request that begins now has to be done with storage, by the event loop's clock."""
+        return asyncio.get_running_loop().time() + self._settings.budget
+
     @asynccontextmanager
     async def _budget(self) -> AsyncGenerator[float]:
-        """Bound all that one request does with storage; the value is when that ends, by the event loop's clock."""
-        deadline = asyncio.get_running_loop().time() + self._settings.budget
+        """Bound all that one request does with storage; the value is the deadline."""
+        deadline = self._deadline()
         try:
             async with asyncio.timeout_at(deadline):
                 yield deadline
@@ -291,8 +299,13 @@ class CustomersTable:
         """
         latest = deadline - 0.3 * self._settings.budget
         if asyncio.get_running_loop().time() >= latest:
-            raise ServiceUnavailable("Storage is slow; nothing was written.", retry_after=1)
+            raise ServiceUnavailable("Storage is slow; try again later.", retry_after=1)
         return asyncio.timeout_at(latest)
+
+
+async def _pause(attempt: int) -> None:
+    """Spread those who come again, the more the oftener they came."""
+    await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - no secret
 
 
 def _require(precondition: Precondition | None, etag: str) -> None:

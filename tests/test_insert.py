@@ -5,19 +5,19 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import aiohttp
 import pytest
+from aiohttp import web
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import (
     ClientAuthenticationError,
     HttpResponseError,
     ResourceExistsError,
     ResourceNotFoundError,
-    ServiceResponseError,
+    ServiceRequestError,
 )
-from azure.core.pipeline.transport import AioHttpTransport
-from azure.data.tables.aio import TableClient
 
 from customers.insert import Insert
 
@@ -30,70 +30,103 @@ ROW: dict[str, str | datetime] = {
 
 
 class Credential:
-    """A managed identity."""
+    """A managed identity, which keeps its token as soon as it has one."""
 
-    scopes: tuple[str, ...] = ()
+    def __init__(self) -> None:
+        self.scopes: list[tuple[str, ...]] = []
+        self._token: AccessToken | None = None
 
     async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        """Return a token."""
-        self.scopes = scopes
-        return AccessToken("token", 1 << 40)
+        """Return the token."""
+        if self._token is None:
+            self.scopes.append(scopes)
+            await asyncio.sleep(0.01)
+            self._token = AccessToken("token", 1 << 40)
+        return self._token
 
 
-class Recorder(AioHttpTransport):  # type: ignore[misc]  # it is declared as anything at all
-    """A transport that keeps requests and answers them alike."""
+class Received(NamedTuple):
+    """One request that storage got."""
 
-    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__()
-        self.sent: list[Any] = []
-        self._answer = SimpleNamespace(status_code=status, headers=dict(headers), reason="", text=lambda: "")
-
-    async def send(self, request: Any, **_: Any) -> Any:
-        """Keep the request."""
-        self.sent.append(request)
-        return self._answer
-
-    async def open(self) -> None:
-        """Nothing to open."""
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
 
 
-def insert(status: int, headers: Mapping[str, str]) -> tuple[str, Recorder, Credential]:
-    """Insert the row into an account that answers so."""
-    credential, transport = Credential(), Recorder(status, headers)
-    client = TableClient("https://a.table.core.windows.net", "customers", credential=cast("Any", credential))
-    inserts = Insert(client, transport, retries={"retry_total": 0}, on_answer=lambda _: None)
-    return asyncio.run(inserts(ROW, operation_id="o")), transport, credential
+class Inserted(NamedTuple):
+    """What came of inserting the row: the ETags, what storage got, and the identity that was used."""
+
+    etags: list[str]
+    received: list[Received]
+    credential: Credential
+
+
+async def _insert(status: int, headers: Mapping[str, str], times: int) -> Inserted:
+    done = Inserted([], [], Credential())
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        done.received.append(Received(request.method, request.path, request.headers, await request.read()))
+        if status == 0:
+            assert request.transport
+            request.transport.abort()
+        return web.Response(status=status or 204, headers=headers)
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        # A real client takes tokens to https:// only.
+        account = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        client = SimpleNamespace(url=account, table_name="customers", credential=done.credential, api_version="v")
+        async with aiohttp.ClientSession() as session:
+            timeout = aiohttp.ClientTimeout(sock_read=5)
+            insert = Insert(cast("Any", client), session, timeout=timeout, on_refusal=lambda _: None)
+            done.etags.extend(await asyncio.gather(*[insert(ROW, operation_id="o") for _ in range(times)]))
+    finally:
+        await runner.cleanup()
+    return done
+
+
+def insert(status: int, headers: Mapping[str, str], times: int = 1) -> Inserted:
+    """Insert the row, so many times at once, into an account that answers so; status 0 is no answer."""
+    return asyncio.run(_insert(status, headers, times))
 
 
 def test_a_row_is_sent_with_the_identitys_token_and_the_etag_returned() -> None:
-    etag, transport, credential = insert(204, {"ETag": "W/1"})
-    (request,) = transport.sent
-    assert etag == "W/1"
-    assert credential.scopes == ("https://storage.azure.com/.default",)
-    assert (request.method, request.url) == ("POST", "https://a.table.core.windows.net/customers")
-    assert request.headers["Authorization"] == "Bearer token"
-    assert request.headers["Prefer"] == "return-no-content"
-    assert request.headers["x-ms-client-request-id"] == "o"
-    assert json.loads(request.content) == {
-        **ROW,
-        "at": "2026-11-23T12:00:00.005000Z",
-        "at@odata.type": "Edm.DateTime",
-    }
+    done = insert(204, {"ETag": "W/1"})
+    (sent,) = done.received
+    assert done.etags == ["W/1"]
+    assert done.credential.scopes == [("https://storage.azure.com/.default",)]
+    assert (sent.method, sent.path) == ("POST", "/customers")
+    assert sent.headers["Authorization"] == "Bearer token"
+    assert sent.headers["Prefer"] == "return-no-content"
+    assert sent.headers["x-ms-client-request-id"] == "o"
+    assert json.loads(sent.body) == {**ROW, "at": "2026-11-23T12:00:00.005000Z", "at@odata.type": "Edm.DateTime"}
+
+
+def test_many_at_once_ask_for_one_token() -> None:
+    done = insert(204, {"ETag": "W/1"}, times=20)
+    assert len(done.received) == 20
+    assert len(done.credential.scopes) == 1
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "error"),
+    ("status", "error"),
     [
-        (409, {}, ResourceExistsError),
-        (404, {}, ResourceNotFoundError),
-        (401, {}, ClientAuthenticationError),
-        (403, {}, HttpResponseError),
-        (500, {}, HttpResponseError),
-        (204, {}, ServiceResponseError),
+        (409, ResourceExistsError),
+        (404, ResourceNotFoundError),
+        (401, ClientAuthenticationError),
+        (403, HttpResponseError),
+        (307, HttpResponseError),
+        (500, HttpResponseError),
+        (204, HttpResponseError),  # without an ETag
+        (0, ServiceRequestError),
     ],
 )
-def test_any_other_answer_is_the_error_that_the_storage_client_raises(
-    status: int, headers: Mapping[str, str], error: type[Exception]
-) -> None:
-    with pytest.raises(error):
-        insert(status, headers)
+def test_any_other_answer_is_the_error_that_the_storage_client_raises(status: int, error: type[Exception]) -> None:
+    with pytest.raises(error) as raised:
+        insert(status, {"Location": "/elsewhere"})
+    assert type(raised.value) is error
+    if isinstance(raised.value, HttpResponseError):
+        assert raised.value.status_code == status

@@ -143,9 +143,41 @@ def test_storage_is_asked_what_became_of_a_write_until_it_tells(
     assert [row["RowKey"] for row in rows(table, business)] == [customer["id"]]
 
 
+def then(fault: Fault, *, another: Callable[[FaultProxy], Awaitable[object]]) -> Fault:
+    """A fault after which another client does something before the service asks again."""
+
+    async def both(proxy: FaultProxy, request: web.Request) -> web.Response:
+        response = await fault(proxy, request)
+        await another(proxy)
+        return response
+
+    return both
+
+
+def made_late() -> list[Fault]:
+    """A write that storage makes after it said that it failed, and that there is no such row."""
+    held: list[web.Request] = []
+
+    async def hold(_: FaultProxy, request: web.Request) -> web.Response:
+        held.append(request)
+        return web.Response(status=500)
+
+    async def make(proxy: FaultProxy) -> None:
+        await proxy.forward(held.pop())
+
+    return [hold, then(pass_on, another=make)]
+
+
+def test_a_write_that_storage_makes_late_is_still_a_201_and_one_row(faulty: Faulty, table: TableClient) -> None:
+    business = str(uuid4())
+    faulty.proxy.plan.extend(made_late())
+    customer = assert_customer(add(faulty, business))
+    assert [row["RowKey"] for row in rows(table, business)] == [customer["id"]]
+
+
 def test_a_conflict_that_could_not_be_looked_into_is_a_503(faulty: Faulty) -> None:
     business = str(uuid4())
-    faulty.proxy.plan.extend([status(503, committed=True), pass_on])
+    faulty.proxy.plan.extend([*made_late(), pass_on])
     faulty.proxy.always = hang
     assert_error(add(faulty, business), 503, "serviceUnavailable")
 
@@ -331,17 +363,6 @@ def test_an_answer_that_the_client_chokes_on_stops_nothing(
     assert faulty.client.get("/healthz").status_code == 200
 
 
-def then(fault: Fault, *, another: Callable[[FaultProxy], Awaitable[object]]) -> Fault:
-    """A fault after which another client does something before the service asks again."""
-
-    async def both(proxy: FaultProxy, request: web.Request) -> web.Response:
-        response = await fault(proxy, request)
-        await another(proxy)
-        return response
-
-    return both
-
-
 @asynccontextmanager
 async def past_the_service(proxy: FaultProxy) -> AsyncGenerator[AsyncTableClient]:
     """The table, as another instance of the service would change it."""
@@ -394,7 +415,7 @@ def test_a_write_is_not_begun_when_there_is_no_time_to_find_out(faulty: Faulty) 
     for method in ("PATCH", "DELETE"):
         faulty.proxy.plan.extend([hang, hang, pass_on])
         response = faulty.client.request(method, f"{collection}/x", json={"displayName": "New"})
-        assert_error(response, 503, "serviceUnavailable", says="nothing was written")
+        assert_error(response, 503, "serviceUnavailable", says="storage is slow")
         assert assert_customer(faulty.client.get(f"{collection}/x"), 200) == before
 
 
