@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import aiohttp
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
-from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables.aio import TableClient
 
@@ -35,10 +34,6 @@ def _pass_on_retry_after(response: Any) -> None:
     if response.status_code in (429, 503) and (seconds := response.headers.get("Retry-After")):
         retry_after = int(seconds) if seconds.isdecimal() else _RETRY_AFTER
         raise Backpressure(retry_after, throttled=_throttles(response))
-
-
-def _look_at(response: PipelineResponse[Any, Any]) -> None:
-    _pass_on_retry_after(response.http_response)
 
 
 def _throttles(response: Any) -> bool:
@@ -97,7 +92,7 @@ def _connect(settings: Settings) -> _Open:
     )
     options: dict[str, Any] = {
         "transport": transport,
-        "raw_response_hook": _look_at,
+        "raw_response_hook": lambda response: _pass_on_retry_after(response.http_response),
         "retry_total": 2,
         "retry_backoff_factor": 0.2,
     }

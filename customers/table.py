@@ -99,9 +99,9 @@ class CustomersTable:
                     if is_repeat(found, operation_id, repeat):
                         return as_first_returned(found)
                     raise Conflict("The business already has a customer of this id.") from None
-                # Either the customer that was in the way has been deleted meanwhile, or nothing was written.
-                repeatable = isinstance(error, ResourceExistsError) or (attempt < _MOST_REPEATS and is_passing(error))
-                if not repeatable:
+                if isinstance(error, ResourceExistsError):
+                    continue  # the customer that was in the way has been deleted meanwhile
+                if attempt >= _MOST_REPEATS or not is_passing(error):
                     give_up(error)
                 await _pause(attempt)
         raise _too_busy()
