@@ -8,13 +8,13 @@ PYTHON := .venv/bin/python
 .PHONY: run services token test test-sdk test-infra soak bench smoke clean python node sdk azmcp bench-packages
 
 run: python node
-	@$(PYTHON) infra/local/run.py
+	@$(PYTHON) -m infra.local.run
 
 services: python node
-	@$(PYTHON) infra/local/run.py --services
+	@$(PYTHON) -m infra.local.run --services
 
 token: python
-	@$(PYTHON) infra/local/issuer.py token
+	@$(PYTHON) -m infra.local.issuer token
 
 test: python node
 	.venv/bin/ruff check
@@ -25,7 +25,7 @@ test: python node
 # As long as asked: make soak SECONDS=600
 SECONDS := 60
 soak: python node
-	@PYTHONPATH=infra/local:tests $(PYTHON) tests/exactly_once.py $(SECONDS)
+	@$(PYTHON) -m tests.support.soak $(SECONDS)
 
 # The SDKs warn of their own deprecations and leave connections open.
 test-sdk: sdk node
@@ -38,7 +38,7 @@ smoke: python
 	@$(PYTHON) tests/smoke.py
 
 bench: bench-packages node
-	@PYTHONPATH=$(CURDIR)/infra/local .local/bench/bin/python tests/bench/bench.py
+	@.local/bench/bin/python -m tests.bench.bench
 
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi

@@ -11,9 +11,10 @@ import httpx
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from azure.data.tables import TableClient
-from issuer import Issuer, new_key
-from proxy import FaultProxy
-from run import app_settings, azurite, connection_string, functions_host, make_table
+
+from infra.local.issuer import Issuer, new_key
+from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
+from tests.support.proxy import FaultProxy
 
 # Azure's type tables take a minute and are read where they are asked for by name (make test-infra); the Graph SDKs are
 # not in the everyday environment.
@@ -118,16 +119,18 @@ def issuer(published: PublishedIssuer) -> Issuer:
 def start_service(
     portal: BlockingPortal, published: PublishedIssuer, storage: Storage, tmp_path_factory: pytest.TempPathFactory
 ) -> StartService:
-    """Start a service; keywords change its settings."""
+    """Start a service, of the app in ``folder`` or of this one; other keywords change its settings."""
 
     @contextmanager
-    def start(**settings: str) -> Iterator[Service]:
+    def start(*, folder: Path | None = None, **settings: str) -> Iterator[Service]:
         port = free_port()
         log = tmp_path_factory.mktemp("service") / "log"
         usual = app_settings(storage=storage.connection_string, metadata_url=published.metadata_url)
         with (
             log.open("w") as output,
-            portal.wrap_async_context_manager(functions_host(port, {**usual, **settings}, output=output)) as process,
+            portal.wrap_async_context_manager(
+                functions_host(port, {**usual, **settings}, output=output, folder=folder)
+            ) as process,
         ):
             yield Service(f"http://127.0.0.1:{port}", log, process.pid)
 

@@ -6,8 +6,8 @@ Compatible: route order and templates, ``routePrefix``, bodies, headers, and wha
 Not here: methods that its HTTP parser does not know (a 400), triggers other than HTTP, keys,
 ``/admin``, CORS, scaling, reloading. It listens on 127.0.0.1 only.
 
-Usage: ``host.py [--port 7071]``, from the folder of ``host.json``; ``local.settings.json`` is read if it is there,
-and a variable that is already set wins over it, as with Core Tools.
+Usage: ``python -m infra.local.host [--port 7071]``, in the folder of ``host.json``. It reads ``local.settings.json`` if
+there is one; as with Core Tools, environment variables take precedence over it.
 """
 
 import argparse
@@ -27,7 +27,8 @@ from urllib.parse import parse_qsl, quote
 
 import azure_functions_runtime as worker
 from aiohttp import web
-from routing import Route, RouteError, Routes
+
+from infra.local.routing import Route, RouteError, Routes
 
 _BODY_LIMIT = 104_857_600
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")

@@ -3,8 +3,8 @@
 The key is made on first use and stays in the git-ignored ``.local/``. Its tokens are worthless elsewhere: a deployed
 service trusts the keys that https://login.microsoftonline.com publishes, and takes no http:// address for them.
 
-Usage: ``issuer.py token`` prints a token; the variable CLAIMS holds JSON that is merged over the default claims,
-where a null removes one.
+Usage: ``python -m infra.local.issuer token`` prints a token. The variable CLAIMS, a JSON object, replaces default
+claims; a null removes one.
 """
 
 import json

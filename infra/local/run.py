@@ -1,6 +1,7 @@
 """Brings up the whole service on this machine: Azurite, the token issuer, the table, and the Functions host.
 
-Usage: ``run.py [--services]``, from the top folder. ``--services`` leaves the host out, for ``func start``.
+Usage: ``python -m infra.local.run [--services]``, in the top folder. ``--services`` leaves out the host, for
+``func start``.
 Variables: PORT (7071) for the host, TABLE_PORT (10002) for Azurite, ISSUER_PORT (any free one; with ``--services``
 7072). It stays until SIGINT or SIGTERM, then ends what it started, the host first.
 """
@@ -21,9 +22,11 @@ from typing import IO
 import aiohttp
 from azure.core.exceptions import AzureError, ResourceExistsError
 from azure.data.tables.aio import TableClient
-from issuer import AUDIENCE, AUTHORITY, KEY_PATH, LIFETIME, TENANT, Issuer, load_key
 
-HERE = Path(__file__).parent
+from infra.local.issuer import AUDIENCE, AUTHORITY, KEY_PATH, LIFETIME, TENANT, Issuer, load_key
+
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parents[1]
 STATE = Path(".local")
 BUSINESS = "Contoso@contoso.onmicrosoft.com"
 # Azurite's account, the same everywhere: "Use the Azurite emulator for local Azure Storage development".
@@ -56,10 +59,18 @@ def app_settings(*, storage: str, metadata_url: str, table: str = "customers") -
     }
 
 
+def command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this checkout from any folder; it needs the variables of ``ENVIRONMENT``."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+ENVIRONMENT = {"PYTHONPATH": str(TOP)}
+
+
 @asynccontextmanager
 async def process(
     name: str,
-    command: Sequence[str],
+    line: Sequence[str],
     *,
     end_with: signal.Signals,
     output: IO[str] | None = None,
@@ -68,7 +79,7 @@ async def process(
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
     """Run a program in a session of its own, so that Ctrl-C reaches it through us only, and end it at the exit."""
     child = await asyncio.create_subprocess_exec(
-        *command,
+        *line,
         stdout=output,
         stderr=output,
         stdin=asyncio.subprocess.DEVNULL,
@@ -96,12 +107,11 @@ async def azurite(port: int, location: Path | None, log: Path) -> AsyncGenerator
     program = HERE / "node_modules" / "azurite" / "dist" / "src" / "table" / "main.js"
     if node is None or not program.exists():
         raise StartError("Azurite is not installed; it needs Node.js 20 or newer with npm: https://nodejs.org")
-    command = [node, str(program), "--tablePort", str(port), "--tableHost", "127.0.0.1", "--disableTelemetry"]
-    command += ["--silent"]
-    command += ["--location", str(location)] if location else ["--inMemoryPersistence"]
+    line = [node, str(program), "--tablePort", str(port), "--tableHost", "127.0.0.1", "--disableTelemetry", "--silent"]
+    line += ["--location", str(location)] if location else ["--inMemoryPersistence"]
     with log.open("w") as output:
         # SIGINT is the only signal on which Azurite saves what it has.
-        async with process("Azurite", command, end_with=signal.SIGINT, output=output) as child:
+        async with process("Azurite", line, end_with=signal.SIGINT, output=output) as child:
             if not await _until(child, lambda: _accepts(port)):
                 last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
                 raise StartError(f"Azurite did not start on port {port}: {last}")
@@ -151,12 +161,17 @@ async def _is_healthy(base: str) -> bool:
 
 @asynccontextmanager
 async def functions_host(
-    port: int, settings: Mapping[str, str], *, output: IO[str] | None = None
+    port: int, settings: Mapping[str, str], *, output: IO[str] | None = None, folder: Path | None = None
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run the Functions host with these settings. Raises StartError if it is not healthy in time."""
-    command = [sys.executable, str(HERE / "host.py"), "--port", str(port)]
-    env = {**os.environ, **settings}
-    async with process("The Functions host", command, end_with=signal.SIGTERM, output=output, env=env) as child:
+    """Run the Functions host on the app in ``folder``, or in the current one, with these settings.
+
+    Raises StartError if it is not healthy in time.
+    """
+    host = command("infra.local.host", "--port", str(port))
+    env = {**os.environ, **ENVIRONMENT, **settings}
+    async with process(
+        "The Functions host", host, end_with=signal.SIGTERM, output=output, env=env, cwd=folder
+    ) as child:
         if not await _until(child, lambda: _is_healthy(f"http://127.0.0.1:{port}")):
             raise StartError(f"The Functions host did not become healthy on port {port}; its last lines say why.")
         yield child

@@ -1,8 +1,8 @@
 """The benchmark: this service beside others that do the same, in interleaved rounds of one run.
 
-Usage: ``bench.py``, from the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each measurement; STARTS (7)
-of each app; ROWS (100000) of the full table; a 0 leaves that part out. AGAINST names folders of other checkouts of
-this service, with spaces between, to be measured as well. It makes figures.json and figures.png in
+Usage: ``python -m tests.bench.bench``, in the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each
+measurement; STARTS (7) of each app; ROWS (100000) of the full table; a 0 leaves that part out. AGAINST names folders of
+other checkouts of this service, separated by spaces, to be measured too. It makes figures.json and figures.png in
 ``.local/bench-results/``.
 """
 
@@ -24,12 +24,21 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import report
-import starts
 from azure.data.tables.aio import TableClient
-from issuer import TENANT, Issuer, new_key
-from load import KEY, Load
-from run import BUSINESS, HERE, app_settings, azurite, connection_string, make_table, process
+
+from infra.local.issuer import TENANT, Issuer, new_key
+from infra.local.run import (
+    BUSINESS,
+    ENVIRONMENT,
+    app_settings,
+    azurite,
+    command,
+    connection_string,
+    make_table,
+    process,
+)
+from tests.bench import report, starts
+from tests.bench.load import KEY, Load
 
 CLIENTS = (1, 8, 32)
 GROWTH_CLIENTS = 8
@@ -179,7 +188,7 @@ async def empty_table(storage: str) -> None:
 
 def app_command(name: str, port: int) -> starts.Command:
     """The command of an app: ``service``, a folder of another checkout of it, or a file beside this one."""
-    host = [sys.executable, str(HERE.resolve() / "host.py"), "--port", str(port)]
+    host = command("infra.local.host", "--port", str(port))
     if name == "fastapi_app":
         return starts.Command([sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port)], BENCH)
     if name == "service" or "/" in name:
@@ -191,12 +200,12 @@ def app_command(name: str, port: int) -> starts.Command:
 async def running(name: str, place: Surroundings, part: str) -> AsyncGenerator[Contender]:
     """Run an app until it answers an add."""
     port = free_port()
-    command = app_command(name, port)
-    environ = {**os.environ, **place.settings, **command.settings}
+    app = app_command(name, port)
+    environ = {**os.environ, **ENVIRONMENT, **place.settings, **app.settings}
     label = Path(name).name
     with (RESULTS / f"{part}-{label}.log").open("w") as output:
         async with process(
-            name, command.line, end_with=signal.SIGTERM, output=output, env=environ, cwd=command.folder
+            name, app.line, end_with=signal.SIGTERM, output=output, env=environ, cwd=app.folder
         ) as child:
             await starts.until_added(port, place.add)
             yield Contender(label, port, place.add, child.pid)
@@ -279,9 +288,9 @@ async def start(times: int) -> list[dict[str, Any]]:
                 for name in ("service", "bare_imports"):
                     for kind in starts.Kind:
                         port = free_port()
-                        command = app_command(name, port)
-                        command = command._replace(settings={**place.settings, **command.settings})
-                        seconds = await starts.first_add(kind, command, port, place.add, pyc=pyc)
+                        app = app_command(name, port)
+                        app = app._replace(settings={**ENVIRONMENT, **place.settings, **app.settings})
+                        seconds = await starts.first_add(kind, app, port, place.add, pyc=pyc)
                         # The first time writes the .pyc files.
                         if number:
                             figures.append({"app": name, "kind": kind.value, "pyc": pyc, "seconds": seconds})

@@ -1,12 +1,12 @@
 """The local Functions host as a placeholder: started, with nothing loaded of the app until stdin has a line.
 
 So does Azure: it keeps workers that are started, and one of them loads the app when it is needed.
-Usage: ``placeholder.py --port PORT``, as ``host.py``; the line ``ready`` on stdout says that it waits.
+Usage: ``python -m tests.bench.placeholder --port PORT``; the line ``ready`` on stdout says that it waits.
 """
 
 import sys
 
-import host
+from infra.local import host
 
 if __name__ == "__main__":
     print("ready", flush=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bicep import Expression, Template, Value
 
 from customers.settings import Settings
+from tests.bicep import Expression, Template, Value
 
 INFRA = Path("infra")
 TEMPLATES = sorted(INFRA.glob("*.bicep"))

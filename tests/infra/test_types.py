@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bicep import Property, Template, Types, check_resource
+
+from tests.bicep import Property, Template, Types, check_resource
 
 AZMCP = Path(".local/azmcp/bin/azmcp")
 RECORDED = Path(__file__).with_name("types.json")

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 from anyio.from_thread import BlockingPortal
-from conftest import free_port
-from run import HERE, process
+
+from infra.local.run import ENVIRONMENT, TOP, command, process
+from tests.conftest import free_port
 
 APP = """
 import json
@@ -52,12 +52,12 @@ def host(portal: BlockingPortal, tmp_path_factory: pytest.TempPathFactory) -> It
     folder, port = tmp_path_factory.mktemp("app"), free_port()
     (folder / "function_app.py").write_text(APP)
     (folder / "host.json").write_text('{"version": "2.0"}')
-    command = ["sh", "-c", f'cd "{folder}" && exec "{sys.executable}" "{HERE / "host.py"}" --port {port}']
-    env = {**os.environ, "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT": "1000"}
+    line = command("infra.local.host", "--port", str(port))
+    env = {**os.environ, **ENVIRONMENT, "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT": "1000"}
     with (
         (folder / "log").open("w") as output,
         portal.wrap_async_context_manager(
-            process("host", [str(part) for part in command], end_with=signal.SIGTERM, output=output, env=env)
+            process("host", line, end_with=signal.SIGTERM, output=output, env=env, cwd=folder)
         ),
     ):
         transport = httpx.HTTPTransport(retries=5)
@@ -140,9 +140,9 @@ def test_the_absolute_form_of_a_target_is_understood(host: httpx.Client) -> None
 def start(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Start a host that is expected not to come up."""
     return subprocess.run(  # noqa: S603
-        [sys.executable, str(HERE / "host.py"), "--port", str(free_port())],
+        command("infra.local.host", "--port", str(free_port())),
         cwd=folder,
-        env={"PATH": os.environ["PATH"], **environ},
+        env={"PATH": os.environ["PATH"], **ENVIRONMENT, **environ},
         capture_output=True,
         text=True,
         timeout=60,
@@ -151,7 +151,7 @@ def start(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_missing_setting_stops_the_start_with_one_line_that_names_it() -> None:
-    ended = start(HERE.parent.parent.resolve(), CUSTOMERS_STORAGE="x", TOKEN_TENANT_ID="x")  # noqa: S106 - no password
+    ended = start(TOP, CUSTOMERS_STORAGE="x", TOKEN_TENANT_ID="x")  # noqa: S106 - no password
     assert ended.returncode == 1
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "CUSTOMERS_STORAGE" in ended.stderr

@@ -9,16 +9,17 @@ from typing import Any
 
 import jwt
 import pytest
-from issuer import AUDIENCE, AUTHORITY, TENANT, load_key
-from run import HERE
+
+from infra.local.issuer import AUDIENCE, AUTHORITY, TENANT, load_key
+from infra.local.run import ENVIRONMENT, TOP, command
 
 
 def token(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder of its own."""
     return subprocess.run(  # noqa: S603
-        [sys.executable, str(HERE / "issuer.py"), "token"],
+        command("infra.local.issuer", "token"),
         cwd=folder,
-        env={**{k: v for k, v in os.environ.items() if k != "CLAIMS"}, **environ},
+        env={**{k: v for k, v in os.environ.items() if k != "CLAIMS"}, **ENVIRONMENT, **environ},
         capture_output=True,
         text=True,
         check=False,
@@ -57,12 +58,12 @@ def test_claims_that_are_no_object_are_refused_in_one_line(tmp_path: Path, claim
 
 def test_two_who_make_the_key_at_once_get_the_same(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
-    commands = [
+    processes = [
         subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", f"from issuer import *; load_key(Path({str(path)!r}))"], cwd=HERE
+            [sys.executable, "-c", f"from infra.local.issuer import *; load_key(Path({str(path)!r}))"], cwd=TOP
         )
         for _ in range(3)
     ]
-    assert [command.wait() for command in commands] == [0, 0, 0]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     assert load_key(path)
     assert list(tmp_path.iterdir()) == [path]

@@ -1,7 +1,8 @@
 """Paths find functions as they do on the Functions host."""
 
 import pytest
-from routing import Route, RouteError, Routes, split_path
+
+from infra.local.routing import Route, RouteError, Routes, split_path
 
 APP = Routes(
     [

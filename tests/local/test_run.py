@@ -5,7 +5,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +12,18 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import free_port
-from graph import assert_customer
-from issuer import Issuer, load_key
-from run import HERE
+
+from infra.local.issuer import Issuer, load_key
+from infra.local.run import ENVIRONMENT, TOP, command
+from tests.conftest import free_port
+from tests.support.graph import assert_customer
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A checkout of its own, so that a service that runs from this one is not disturbed."""
     for name in ("function_app.py", "customers", "host.json"):
-        (tmp_path / name).symlink_to(HERE.parent.parent.resolve() / name)
+        (tmp_path / name).symlink_to(TOP / name)
     return tmp_path
 
 
@@ -31,9 +31,9 @@ def folder(tmp_path: Path) -> Path:
 def started(folder: Path, *arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     """Start it; whatever happens, it is gone afterwards."""
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, str(HERE / "run.py"), *arguments],
+        command("infra.local.run", *arguments),
         cwd=folder,
-        env={**os.environ, "ISSUER_PORT": "", **environ},
+        env={**os.environ, **ENVIRONMENT, "ISSUER_PORT": "", **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -171,7 +171,7 @@ def test_a_part_that_ends_by_itself_ends_the_rest(folder: Path) -> None:
         host = next(
             int(entry.name)
             for entry in Path("/proc").glob("[0-9]*")
-            if (entry / "cwd").resolve() == folder.resolve() and b"host.py" in (entry / "cmdline").read_bytes()
+            if (entry / "cwd").resolve() == folder.resolve() and b"infra.local.host" in (entry / "cmdline").read_bytes()
         )
         os.kill(host, signal.SIGKILL)
         assert process.wait(30) == 1

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from run import HERE
+
+from infra.local.run import HERE
 
 
 @pytest.mark.parametrize(("part", "says"), [("python", "Python 3.13 is needed"), ("node", "Node.js 20 or newer")])

@@ -15,8 +15,6 @@ import msgraph
 import msgraph_beta
 import pytest
 from azure.core.credentials import AccessToken
-from conftest import Service
-from issuer import Issuer
 from kiota_abstractions.base_request_configuration import RequestConfiguration
 from msgraph.generated.models.booking_customer import BookingCustomer as V1Customer
 from msgraph.generated.models.o_data_errors.o_data_error import ODataError as V1Error
@@ -27,6 +25,9 @@ from msgraph_beta.generated.models.o_data_errors.o_data_error import ODataError 
 from msgraph_beta.generated.models.phone import Phone as BetaPhone
 from msgraph_beta.generated.models.phone_type import PhoneType as BetaPhoneType
 from msgraph_core import PageIterator
+
+from infra.local.issuer import Issuer
+from tests.conftest import Service
 
 
 class StaticCredential:

@@ -7,13 +7,13 @@ from typing import Any
 
 import jwt
 import pytest
-from issuer import AUTHORITY, TENANT, Issuer, new_key
-from run import app_settings
 
 from customers import identity
 from customers.errors import ServiceUnavailable, Unauthenticated
 from customers.identity import LEEWAY, Identity, SigningKeys
 from customers.settings import Settings
+from infra.local.issuer import AUTHORITY, TENANT, Issuer, new_key
+from infra.local.run import app_settings
 
 ISSUER = f"{AUTHORITY}/{TENANT}/v2.0"
 

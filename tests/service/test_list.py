@@ -10,11 +10,12 @@ from uuid import uuid4
 import httpx
 import pytest
 from azure.data.tables import TableClient
-from conftest import Service
-from graph import BETA, DOCUMENTED, SURFACES, assert_common_headers, assert_customer, assert_error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from issuer import Issuer
+
+from infra.local.issuer import Issuer
+from tests.conftest import Service
+from tests.support.graph import BETA, DOCUMENTED, SURFACES, assert_common_headers, assert_customer, assert_error
 
 
 def add(client: httpx.Client, business: str, **more: object) -> dict[str, Any]:

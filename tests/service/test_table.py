@@ -12,10 +12,12 @@ from aiohttp import ClientSession, web
 from anyio.from_thread import BlockingPortal
 from azure.data.tables import TableClient
 from azure.data.tables.aio import TableClient as AsyncTableClient
-from conftest import StartService, rows
-from graph import BETA, DOCUMENTED, assert_customer, assert_error
-from issuer import Issuer
-from proxy import (
+
+from infra.local.issuer import Issuer
+from infra.local.run import connection_string
+from tests.conftest import StartService, rows
+from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
+from tests.support.proxy import (
     Fault,
     FaultProxy,
     busy,
@@ -29,7 +31,6 @@ from proxy import (
     pass_on,
     status,
 )
-from run import connection_string
 
 BUDGET = 2.0
 

@@ -1,4 +1,4 @@
-"""Whatever happens to storage or to the service, every customer that was told of is there, once, and no other."""
+"""Whatever fails, every acknowledged customer is stored exactly once, and no other."""
 
 import asyncio
 import random
@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PublishedIssuer, StartService, Storage, free_port
-from exactly_once import (
-    IMPATIENT,
+
+from infra.local.issuer import Issuer
+from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
+from tests.conftest import PublishedIssuer, StartService, Storage, free_port
+from tests.support.proxy import FaultProxy
+from tests.support.soak import (
+    SHORT_TIMEOUTS,
     Figures,
     add_until,
-    assert_the_law,
-    hold_against_the_law,
-    misbehave,
-    refuse_now_and_then,
+    assert_invariants,
+    check_invariants,
+    inject_faults,
+    refuse_connections,
 )
-from issuer import Issuer
-from proxy import FaultProxy
-from run import app_settings, azurite, connection_string, functions_host, make_table
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -31,44 +32,48 @@ def test_500_adds_under_faults_of_every_kind(
     issuer: Issuer,
     seed: int,
 ) -> None:
-    chance, figures = random.Random(seed), Figures()
+    rng, figures = random.Random(seed), Figures()
     with (
         start_proxy() as proxy,
-        start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), **IMPATIENT) as service,
+        start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), **SHORT_TIMEOUTS) as service,
     ):
-        misbehave(proxy, figures, chance)
+        inject_faults(proxy, figures, rng)
 
         async def scenario() -> None:
-            await add_until(lambda: len(figures.told) >= 500, service.base, issuer.token(), figures, chance, clients=32)
+            await add_until(
+                lambda: len(figures.acknowledged) >= 500, service.base, issuer.token(), figures, rng, clients=32
+            )
             await asyncio.sleep(3)  # for what comes late
-            await hold_against_the_law(storage.connection_string, figures)
+            await check_invariants(storage.connection_string, figures)
 
         asyncio.run(scenario())
     assert figures.faults.total() > 100
-    assert_the_law(figures)
+    assert_invariants(figures)
 
 
 def test_a_port_that_is_closed_now_and_then(published: PublishedIssuer, storage: Storage, tmp_path: Path) -> None:
-    chance, figures = random.Random(3), Figures()
+    rng, figures = random.Random(3), Figures()
 
     async def scenario() -> None:
         proxy = FaultProxy(f"http://127.0.0.1:{storage.port}")
         await proxy.start()
-        settings = app_settings(storage=connection_string(proxy.port), metadata_url=published.metadata_url) | IMPATIENT
+        settings = (
+            app_settings(storage=connection_string(proxy.port), metadata_url=published.metadata_url) | SHORT_TIMEOUTS
+        )
         port = free_port()
         with (tmp_path / "log").open("w") as log:
             async with functions_host(port, settings, output=log):
-                refusing = asyncio.create_task(refuse_now_and_then(proxy, figures, chance))
+                refusing = asyncio.create_task(refuse_connections(proxy, figures, rng))
                 token = published.issuer.token()
                 await add_until(
-                    lambda: figures.faults["refuse"] >= 3, f"http://127.0.0.1:{port}", token, figures, chance, clients=8
+                    lambda: figures.faults["refuse"] >= 3, f"http://127.0.0.1:{port}", token, figures, rng, clients=8
                 )
                 refusing.cancel()
-                await hold_against_the_law(storage.connection_string, figures)
+                await check_invariants(storage.connection_string, figures)
         await proxy.stop()
 
     asyncio.run(scenario())
-    assert_the_law(figures)
+    assert_invariants(figures)
 
 
 async def _while_clients_add(
@@ -78,14 +83,14 @@ async def _while_clients_add(
     enough = 0
 
     def done() -> bool:
-        return enough > 0 and len(figures.told) >= enough
+        return enough > 0 and len(figures.acknowledged) >= enough
 
     adding = asyncio.create_task(add_until(done, base, token, figures, random.Random(4), clients=32))
-    while len(figures.told) < 200:
+    while len(figures.acknowledged) < 200:
         assert not adding.done()
         await asyncio.sleep(0.01)
     await disturb()
-    enough = len(figures.told) + 200
+    enough = len(figures.acknowledged) + 200
     await adding
 
 
@@ -109,17 +114,17 @@ def test_the_host_is_killed_in_the_middle_of_32_writers(
 
             await _while_clients_add(figures, f"http://127.0.0.1:{port}", published.issuer.token(), kill_and_restart)
             await second.__aexit__(None, None, None)
-        await hold_against_the_law(storage.connection_string, figures)
+        await check_invariants(storage.connection_string, figures)
 
     asyncio.run(scenario())
-    assert figures.answers.total() > len(figures.told)
-    assert_the_law(figures)
+    assert figures.answers.total() > len(figures.acknowledged)
+    assert_invariants(figures)
 
 
 def test_storage_is_stopped_and_started_in_the_middle_of_32_writers(published: PublishedIssuer, tmp_path: Path) -> None:
     figures, port, table_port = Figures(), free_port(), free_port()
     storage = connection_string(table_port)
-    settings = app_settings(storage=storage, metadata_url=published.metadata_url) | IMPATIENT
+    settings = app_settings(storage=storage, metadata_url=published.metadata_url) | SHORT_TIMEOUTS
 
     async def scenario() -> None:
         first = azurite(table_port, tmp_path / "data", tmp_path / "azurite.log")
@@ -135,9 +140,9 @@ def test_storage_is_stopped_and_started_in_the_middle_of_32_writers(published: P
         with (tmp_path / "log").open("w") as log:
             async with functions_host(port, settings, output=log):
                 await _while_clients_add(figures, f"http://127.0.0.1:{port}", published.issuer.token(), stop_and_start)
-        await hold_against_the_law(storage, figures)
+        await check_invariants(storage, figures)
         await second.__aexit__(None, None, None)
 
     asyncio.run(scenario())
     assert figures.answers["503"] > 0
-    assert_the_law(figures)
+    assert_invariants(figures)

@@ -15,12 +15,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from conftest import Service, StartService
-from graph import BETA, DOCUMENTED, assert_customer, assert_error
-from issuer import Issuer
-from proxy import FaultProxy, late
-from routing import split_path
-from run import connection_string
+
+from infra.local.issuer import Issuer
+from infra.local.routing import split_path
+from infra.local.run import connection_string
+from tests.conftest import Service, StartService
+from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
+from tests.support.proxy import FaultProxy, late
 
 REQUESTS = 20_000
 
@@ -145,31 +146,31 @@ _SURFACES = [
 _KEPT = "%;()@$'=.?#"
 
 
-def hostile(chance: random.Random, token: str) -> bytes:
+def hostile(rng: random.Random, token: str) -> bytes:
     """Make up a request that is hostile here and there."""
-    business = quote(chance.choice(_IDS), safe=_KEPT) if chance.random() < 0.4 else "Contoso"
-    path = f"{chance.choice(_SURFACES)}{business}/customers"
-    if chance.random() < 0.5:
-        path += "/" + quote(chance.choice(_IDS), safe=_KEPT)
-    if chance.random() < 0.3:
-        path += "?" + "&".join(chance.choices(_OPTIONS, k=chance.randint(1, 3)))
-    body = chance.choice(
+    business = quote(rng.choice(_IDS), safe=_KEPT) if rng.random() < 0.4 else "Contoso"
+    path = f"{rng.choice(_SURFACES)}{business}/customers"
+    if rng.random() < 0.5:
+        path += "/" + quote(rng.choice(_IDS), safe=_KEPT)
+    if rng.random() < 0.3:
+        path += "?" + "&".join(rng.choices(_OPTIONS, k=rng.randint(1, 3)))
+    body = rng.choice(
         [
             json.dumps(DOCUMENTED).encode(),
-            json.dumps({**DOCUMENTED, chance.choice(_NAMES): chance.choice(_VALUES)}).encode(),
-            json.dumps({chance.choice(_NAMES): chance.choice(_VALUES) for _ in range(chance.randint(0, 8))}).encode(),
-            chance.randbytes(chance.randint(0, 300)),
+            json.dumps({**DOCUMENTED, rng.choice(_NAMES): rng.choice(_VALUES)}).encode(),
+            json.dumps({rng.choice(_NAMES): rng.choice(_VALUES) for _ in range(rng.randint(0, 8))}).encode(),
+            rng.randbytes(rng.randint(0, 300)),
             b'{"a":' * 3000,
         ]
     )
     headers = {"Host": "x", "Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-    if chance.random() < 0.3:
-        headers |= dict(chance.choices(_HEADERS, k=chance.randint(1, 3)))
+    if rng.random() < 0.3:
+        headers |= dict(rng.choices(_HEADERS, k=rng.randint(1, 3)))
     if "Transfer-Encoding" in headers:
         body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
     else:
         headers["Content-Length"] = str(len(body))
-    head = f"{chance.choice(_METHODS)} {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items())
+    head = f"{rng.choice(_METHODS)} {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items())
     return head.encode("latin-1", "replace") + b"\r\n" + body
 
 
@@ -199,12 +200,12 @@ def resident(pid: int) -> int:
 
 
 def test_random_requests_meet_no_500_and_leave_no_growth(start_service: StartService, issuer: Issuer) -> None:
-    chance, statuses, token = random.Random(5), Counter[int](), issuer.token()
+    rng, statuses, token = random.Random(5), Counter[int](), issuer.token()
 
     async def attack(port: int, requests: int) -> None:
         async def attacker() -> None:
             for _ in range(requests // 16):
-                raw = hostile(chance, token)
+                raw = hostile(rng, token)
                 async with asyncio.timeout(30):
                     status, headers, body = await exchange(port, raw)
                 statuses[status] += 1
@@ -260,12 +261,12 @@ def partitions(proxy: FaultProxy) -> set[str]:
 def test_no_request_touches_another_business(
     start_service: StartService, start_proxy: Callable[[], AbstractContextManager[FaultProxy]], issuer: Issuer
 ) -> None:
-    chance, token, touched = random.Random(6), issuer.token(), 0
+    rng, token, touched = random.Random(6), issuer.token(), 0
 
     async def attack(port: int, proxy: FaultProxy) -> int:
         touched = 0
         for _ in range(3000):
-            raw = hostile(chance, token)
+            raw = hostile(rng, token)
             proxy.passed.clear()
             await exchange(port, raw)
             if proxy.passed:

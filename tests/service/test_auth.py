@@ -11,10 +11,11 @@ import httpx
 import jwt
 import pytest
 from anyio.from_thread import BlockingPortal
-from conftest import PublishIssuer, Service, StartService, free_port
 from cryptography.hazmat.primitives import serialization
-from graph import BETA, DOCUMENTED, assert_customer, assert_error
-from issuer import AUTHORITY, TENANT, Issuer, new_key
+
+from infra.local.issuer import AUTHORITY, TENANT, Issuer, new_key
+from tests.conftest import PublishIssuer, Service, StartService, free_port
+from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
 
 COLLECTION = BETA.format("Contoso")
 PERSONAL = "9188040d-6c67-4c5b-b112-36a304b66dad"

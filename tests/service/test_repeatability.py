@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from azure.data.tables import TableClient
-from conftest import Service, rows
-from graph import BETA, DOCUMENTED, SURFACES, assert_customer, assert_error
-from issuer import Issuer
+
+from infra.local.issuer import Issuer
+from tests.conftest import Service, rows
+from tests.support.graph import BETA, DOCUMENTED, SURFACES, assert_customer, assert_error
 
 
 def http_date(moment: datetime) -> str:

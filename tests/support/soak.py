@@ -1,8 +1,8 @@
-"""Many clients that add customers and repeat as the Graph SDKs do, while storage misbehaves; and the law that holds.
+"""A load of adds with retries, as the Graph SDKs make them, while storage fails; and the invariants that must hold.
 
-The law: at the end the table holds exactly the customers that the clients were told of, each once, as they were sent.
+At the end, the table must contain exactly the customers that were acknowledged, each once, as it was sent.
 
-Usage: ``exactly_once.py [SECONDS]`` soaks a service of its own for that long (60) and prints the figures.
+Usage: ``python -m tests.support.soak [SECONDS]`` runs it against a service of its own (60 seconds) and prints a report.
 """
 
 import asyncio
@@ -24,10 +24,22 @@ from uuid import UUID
 import aiohttp
 from aiohttp import web
 from azure.data.tables.aio import TableClient
-from graph import BETA
-from issuer import Issuer, new_key
-from proxy import Fault, FaultProxy, commit_late, cut_after, cut_before, half_a_response, hang, late, pass_on, status
-from run import app_settings, azurite, connection_string, functions_host, make_table
+
+from infra.local.issuer import Issuer, new_key
+from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
+from tests.support.graph import BETA
+from tests.support.proxy import (
+    Fault,
+    FaultProxy,
+    commit_late,
+    cut_after,
+    cut_before,
+    half_a_response,
+    hang,
+    late,
+    pass_on,
+    status,
+)
 
 FAULTS: dict[str, Fault] = {
     "cut before the request": cut_before,
@@ -44,8 +56,8 @@ FAULTS: dict[str, Fault] = {
     "500": status(500),
     "500 after the commit": status(500, committed=True),
 }
-IMPATIENT = {"STORAGE_CONNECT_TIMEOUT": "0.4", "STORAGE_READ_TIMEOUT": "0.4", "STORAGE_BUDGET": "2"}
-"""Settings of a service that meets these faults in a test's time."""
+SHORT_TIMEOUTS = {"STORAGE_CONNECT_TIMEOUT": "0.4", "STORAGE_READ_TIMEOUT": "0.4", "STORAGE_BUDGET": "2"}
+"""Settings with which these faults take effect within the time of a test."""
 
 
 @dataclass
@@ -54,38 +66,38 @@ class Figures:
 
     answers: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
-    told: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    acknowledged: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     duplicates: int = 0
     losses: int = 0
     altered: int = 0
 
     def lines(self) -> list[str]:
-        """The figures for a person."""
+        """The report."""
         return [
-            f"customers told of {len(self.told)}, requests {self.answers.total()}, faults {self.faults.total()}",
+            f"acknowledged {len(self.acknowledged)}, requests {self.answers.total()}, faults {self.faults.total()}",
             f"duplicates {self.duplicates}, losses {self.losses}, altered {self.altered}, 500s {self.answers['500']}",
             "answers: " + ", ".join(f"{name} {number}" for name, number in sorted(self.answers.items())),
             "faults: " + ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items())),
         ]
 
 
-def misbehave(proxy: FaultProxy, figures: Figures, chance: random.Random, *, share: float = 0.3) -> None:
-    """Let the proxy make a random fault of that share of the requests."""
+def inject_faults(proxy: FaultProxy, figures: Figures, rng: random.Random, *, share: float = 0.3) -> None:
+    """Make a random fault in that share of the requests to storage."""
 
     async def fault(of: FaultProxy, request: web.Request) -> web.Response:
-        if chance.random() >= share:
+        if rng.random() >= share:
             return await pass_on(of, request)
-        name = chance.choice(list(FAULTS))
+        name = rng.choice(list(FAULTS))
         figures.faults[name] += 1
         return await FAULTS[name](of, request)
 
     proxy.always = fault
 
 
-async def refuse_now_and_then(proxy: FaultProxy, figures: Figures, chance: random.Random) -> None:
-    """Close the proxy's port for a moment, again and again."""
+async def refuse_connections(proxy: FaultProxy, figures: Figures, rng: random.Random) -> None:
+    """Refuse connections for 0.2 seconds, repeatedly."""
     while True:
-        await asyncio.sleep(chance.uniform(0.5, 2))
+        await asyncio.sleep(rng.uniform(0.5, 2))
         figures.faults["refuse"] += 1
         await proxy.stop()
         await asyncio.sleep(0.2)
@@ -93,19 +105,19 @@ async def refuse_now_and_then(proxy: FaultProxy, figures: Figures, chance: rando
 
 
 async def add_until(
-    done: Callable[[], bool], base: str, token: str, figures: Figures, chance: random.Random, *, clients: int
+    done: Callable[[], bool], base: str, token: str, figures: Figures, rng: random.Random, *, clients: int
 ) -> None:
-    """Let clients add customers, and repeat each request until it is answered for good."""
-    businesses = [f"Contoso {chance.getrandbits(64):x}" for _ in range(3)]
+    """Add customers from several clients, and retry each request until its response is final."""
+    businesses = [f"Contoso {rng.getrandbits(64):x}" for _ in range(3)]
     headers = {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=30)
 
     async def client(session: aiohttp.ClientSession) -> None:
         while not done():
-            business = chance.choice(businesses)
-            body = {"displayName": f"{chance.getrandbits(64):x} é'\U0001f600", "emailAddress": "a@example.com"}
+            business = rng.choice(businesses)
+            body = {"displayName": f"{rng.getrandbits(64):x} é'\U0001f600", "emailAddress": "a@example.com"}
             repeatable = {
-                "Repeatability-Request-ID": str(UUID(int=chance.getrandbits(128))),
+                "Repeatability-Request-ID": str(UUID(int=rng.getrandbits(128))),
                 "Repeatability-First-Sent": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"),
             }
             while True:
@@ -114,37 +126,37 @@ async def add_until(
                         answer = await response.json()
                         figures.answers[str(response.status)] += 1
                         if response.status == 201:
-                            assert (business, answer["id"]) not in figures.told
-                            figures.told[business, answer["id"]] = body
+                            assert (business, answer["id"]) not in figures.acknowledged
+                            figures.acknowledged[business, answer["id"]] = body
                             break
                         assert response.status in (429, 503), answer
                 except (aiohttp.ClientError, TimeoutError) as error:
                     figures.answers[type(error).__name__] += 1
-                await asyncio.sleep(chance.uniform(0.01, 0.1))
+                await asyncio.sleep(rng.uniform(0.01, 0.1))
 
     async with aiohttp.ClientSession(base, headers=headers, timeout=timeout) as session, asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(client(session))
 
 
-async def hold_against_the_law(storage: str, figures: Figures) -> None:
-    """Compare the table with what the clients were told."""
+async def check_invariants(storage: str, figures: Figures) -> None:
+    """Compare the table with what the clients were acknowledged."""
     async with TableClient.from_connection_string(storage, "customers") as table:
         found = Counter[tuple[str, str]]()
-        for business in {business for business, _ in figures.told}:
+        for business in {business for business, _ in figures.acknowledged}:
             async for row in table.query_entities("PartitionKey eq @b", parameters={"b": business}):
                 key = (row["PartitionKey"], row["RowKey"])
                 found[key] += 1
-                sent = figures.told.get(key)
+                sent = figures.acknowledged.get(key)
                 figures.altered += sent is not None and {name: row[name] for name in sent} != sent
-    figures.duplicates = found.total() - len(figures.told.keys() & found.keys())
-    figures.losses = len(figures.told.keys() - found.keys())
+    figures.duplicates = found.total() - len(figures.acknowledged.keys() & found.keys())
+    figures.losses = len(figures.acknowledged.keys() - found.keys())
 
 
-def assert_the_law(figures: Figures) -> None:
-    """Nothing doubled, nothing lost, nothing altered, and no fault of ours."""
-    told = json.dumps(figures.lines(), indent=1)
-    assert (figures.duplicates, figures.losses, figures.altered, figures.answers["500"]) == (0, 0, 0, 0), told
+def assert_invariants(figures: Figures) -> None:
+    """No duplicate, no loss, nothing altered, and no internal error."""
+    report = json.dumps(figures.lines(), indent=1)
+    assert (figures.duplicates, figures.losses, figures.altered, figures.answers["500"]) == (0, 0, 0, 0), report
 
 
 def peak_memory(pid: int) -> int:
@@ -156,7 +168,7 @@ def peak_memory(pid: int) -> int:
 
 
 @asynccontextmanager
-async def misbehaving_service(folder: Path) -> AsyncGenerator[tuple[str, str, FaultProxy, str, int]]:
+async def faulty_service(folder: Path) -> AsyncGenerator[tuple[str, str, FaultProxy, str, int]]:
     """A whole service behind a proxy: its base URL, a token, the proxy, the storage behind it, and its process."""
     async with AsyncExitStack() as stack:
         issuer = Issuer(new_key())
@@ -169,28 +181,28 @@ async def misbehaving_service(folder: Path) -> AsyncGenerator[tuple[str, str, Fa
         proxy = FaultProxy(f"http://127.0.0.1:{table_port}")
         await proxy.start()
         stack.push_async_callback(proxy.stop)
-        settings = app_settings(storage=connection_string(proxy.port), metadata_url=metadata_url) | IMPATIENT
+        settings = app_settings(storage=connection_string(proxy.port), metadata_url=metadata_url) | SHORT_TIMEOUTS
         log = stack.enter_context((folder / "service.log").open("w"))
         process = await stack.enter_async_context(functions_host(port, settings, output=log))
         yield f"http://127.0.0.1:{port}", issuer.token(), proxy, storage, process.pid
 
 
 async def soak(seconds: float) -> Figures:
-    """Misbehave for that long, then hold the table against the law."""
-    chance, figures = random.Random(), Figures()
+    """Inject faults for that long, then check the invariants."""
+    rng, figures = random.Random(), Figures()
     with tempfile.TemporaryDirectory() as folder:
-        async with misbehaving_service(Path(folder)) as (base, token, proxy, storage, pid):
-            misbehave(proxy, figures, chance)
-            refusing = asyncio.create_task(refuse_now_and_then(proxy, figures, chance))
+        async with faulty_service(Path(folder)) as (base, token, proxy, storage, pid):
+            inject_faults(proxy, figures, rng)
+            refusing = asyncio.create_task(refuse_connections(proxy, figures, rng))
             end = time.monotonic() + seconds
-            await add_until(lambda: time.monotonic() > end, base, token, figures, chance, clients=32)
+            await add_until(lambda: time.monotonic() > end, base, token, figures, rng, clients=32)
             refusing.cancel()
-            await asyncio.sleep(3)  # for what comes late
-            await hold_against_the_law(storage, figures)
+            await asyncio.sleep(3)  # for late commits
+            await check_invariants(storage, figures)
             print(*figures.lines(), f"peak memory of the service {peak_memory(pid)} MiB", sep="\n")
     return figures
 
 
 if __name__ == "__main__":
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells of each connection that the proxy cuts
-    assert_the_law(asyncio.run(soak(float(sys.argv[1]) if len(sys.argv) > 1 else 60)))
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it logs each connection that the proxy cuts
+    assert_invariants(asyncio.run(soak(float(sys.argv[1]) if len(sys.argv) > 1 else 60)))

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from run import app_settings
 
 from customers.settings import Settings, SettingsError
+from infra.local.run import app_settings
 
 TENANT = "7d3b1c52-4f0e-4b8a-9c61-0f2a5e8d9b34"
 AZURITE = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;TableEndpoint=http://127.0.0.1:10002/a;"

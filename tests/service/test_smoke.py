@@ -6,8 +6,9 @@ import sys
 
 import pytest
 from azure.data.tables import TableClient
-from conftest import Service, free_port
-from issuer import Issuer
+
+from infra.local.issuer import Issuer
+from tests.conftest import Service, free_port
 
 
 def smoke(base: str, token: str) -> subprocess.CompletedProcess[str]:

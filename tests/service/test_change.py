@@ -7,12 +7,13 @@ from uuid import uuid4
 import httpx
 import pytest
 from azure.data.tables import TableClient
-from conftest import Service, rows
-from graph import BETA, DOCUMENTED, SURFACES, assert_customer, assert_error
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from issuer import Issuer
+
+from infra.local.issuer import Issuer
+from tests.conftest import Service, rows
+from tests.support.graph import BETA, DOCUMENTED, SURFACES, assert_customer, assert_error
 
 COLLECTION = BETA.format("Contoso")
 STALE = "W/\"datetime'2020-01-01T00%3A00%3A00.0000000Z'\""

@@ -5,13 +5,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from graph import BETA, DOCUMENTED, assert_common_headers, assert_customer, assert_error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 from customers.keys import check_key
 from customers.model import MAX_DISPLAY_NAME, MAX_EMAIL_ADDRESS, MAX_TEXT, Phone, PhysicalAddress
+from tests.support.graph import BETA, DOCUMENTED, assert_common_headers, assert_customer, assert_error
 
 COLLECTION = BETA.format("Contoso@contoso.onmicrosoft.com")
 

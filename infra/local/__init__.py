@@ -1,0 +1,1 @@
+"""The local environment: Functions host, token issuer, start and set-up."""

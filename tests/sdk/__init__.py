@@ -1,0 +1,1 @@
+"""Tests with the official Graph SDKs."""

@@ -1,0 +1,1 @@
+"""Unit tests: a file per module, no service and no storage."""
