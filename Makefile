@@ -1,11 +1,11 @@
-# The commands of this project; README.md tells what each does.
+# The commands of this project; README.md says what each does.
 export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST
-# As it was written: make would take a $ in it for its own.
+# As it was written: make would expand a $ in it.
 override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token test test-sdk test-infra soak bench smoke clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-sdk test-infra soak bench smoke clean python node sdk azmcp bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -16,18 +16,32 @@ services: python node
 token: python
 	@$(PYTHON) -m infra.local.issuer token
 
-test: python node
+check: lint
+	.venv/bin/pytest tests/unit
+
+test: lint node
+	.venv/bin/pytest
+
+lint: python
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	.venv/bin/pytest
 
-# As long as asked: make soak SECONDS=600
+PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" .local/lock/bin/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links
+# Newer versions too: make lock OPTIONS=--upgrade
+OPTIONS :=
+lock: lock-tools
+	$(PIP_COMPILE) $(OPTIONS) -o requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra test -c requirements.txt -o tests/requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra test --extra sdk -c tests/requirements.txt -o tests/sdk/requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra test --extra bench -c tests/requirements.txt -o tests/bench/requirements.txt pyproject.toml
+	echo msmcp-azure | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/requirements.txt -
+
 SECONDS := 60
 soak: python node
 	@$(PYTHON) -m tests.support.soak $(SECONDS)
 
-# The SDKs warn of their own deprecations and leave connections open.
+# The SDKs raise deprecation warnings of their own and leave connections open.
 test-sdk: sdk node
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
@@ -44,6 +58,9 @@ clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
 	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock-tools:
+	@infra/local/setup.sh lock
 
 python:
 	@infra/local/setup.sh python

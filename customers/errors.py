@@ -1,21 +1,21 @@
-"""Every answer that is not a success: the public table of errors.
+"""The errors that a caller can get: class, status, code and cause.
 
 ::
 
     GraphError
-     +-- BadRequest            400 badRequest                  the request must change
-     |    +-- RepeatRejected   400 badRequest                  with Repeatability-Result: rejected
-     +-- Unauthenticated       401 InvalidAuthenticationToken  no acceptable bearer token
-     +-- AccessDenied          403 accessDenied                a good token that may not do this
-     +-- NotFound              404 notFound                    no such customer, or no such route
-     +-- MethodNotAllowed      405 methodNotAllowed            with Allow
+     +-- BadRequest            400 badRequest                  the body, an id, an option or a header is invalid
+     |    +-- RepeatRejected   400 badRequest                  a repeatability header is invalid
+     +-- Unauthenticated       401 InvalidAuthenticationToken  no valid bearer token
+     +-- AccessDenied          403 accessDenied                the token lacks the permission
+     +-- NotFound              404 notFound                    no such customer or path
+     +-- MethodNotAllowed      405 methodNotAllowed            see Allow
      +-- Conflict              409 conflict                    the id is taken
-     +-- PreconditionFailed    412 preconditionFailed          the customer is not as If-Match has it
-     +-- ContentTooLarge       413 contentTooLarge             a body over the limit
-     +-- UnsupportedMediaType  415 unsupportedMediaType        a body that is not application/json
-     +-- TooManyRequests       429 tooManyRequests             storage throttles; with Retry-After
-     +-- InternalServerError   500 internalServerError         a fault of ours
-     +-- ServiceUnavailable    503 serviceUnavailable          storage or keys out of reach; with Retry-After
+     +-- PreconditionFailed    412 preconditionFailed          stale If-Match, or outside the repeatability window
+     +-- ContentTooLarge       413 contentTooLarge             the body is over the limit
+     +-- UnsupportedMediaType  415 unsupportedMediaType        the body is not application/json
+     +-- TooManyRequests       429 tooManyRequests             storage or service at its limit; see Retry-After
+     +-- InternalServerError   500 internalServerError         a bug; logged under the request-id
+     +-- ServiceUnavailable    503 serviceUnavailable          storage or keys are unreachable; see Retry-After
 
 Source: "Microsoft Graph error responses and resource types" for the body, RFC 9110 for the statuses.
 """
@@ -25,7 +25,7 @@ from typing import ClassVar, NamedTuple
 
 
 class Detail(NamedTuple):
-    """One of the violations that an error tells of: its kind, the property it is about, and a sentence."""
+    """One violation: its kind, the property or option that it concerns, and a sentence about it."""
 
     code: str
     target: str
@@ -33,9 +33,9 @@ class Detail(NamedTuple):
 
 
 class GraphError(Exception):
-    """An answer that is not a success.
+    """An error response.
 
-    ``message`` is for the caller's eyes: never empty, and free of secrets and traces.
+    ``message`` is shown to the caller: never empty, and without secrets or stack traces.
     """
 
     status: ClassVar[int]
@@ -51,22 +51,22 @@ class GraphError(Exception):
 
 
 class BadRequest(GraphError):
-    """The request itself is wrong: the message says what to change."""
+    """The request is invalid; the message says what to change."""
 
     status = 400
     code = "badRequest"
 
-    # Enough for any honest mistake; a body made of mistakes must not be answered with a larger one.
-    _MOST_DETAILS = 1000
-    _MOST_SENTENCES = 10
+    # Enough for any honest mistake, and bounded: a body full of mistakes must not produce a larger response.
+    _MAX_DETAILS = 1000
+    _MAX_SENTENCES = 10
 
     @classmethod
     def because(cls, violations: Sequence[Detail]) -> "BadRequest":
-        """One error for all the ``violations`` (at least one), the message naming the first of them."""
-        sentences = [f"{v.target}: {v.message}" if v.target else v.message for v in violations[: cls._MOST_SENTENCES]]
+        """One error for all ``violations`` (at least one); the message quotes the first ten."""
+        sentences = [f"{v.target}: {v.message}" if v.target else v.message for v in violations[: cls._MAX_SENTENCES]]
         if more := len(violations) - len(sentences):
             sentences.append(f"and {more} more")
-        return cls("; ".join(sentences), details=violations[: cls._MOST_DETAILS])
+        return cls("; ".join(sentences), details=violations[: cls._MAX_DETAILS])
 
 
 class RepeatRejected(BadRequest):
@@ -77,60 +77,60 @@ class RepeatRejected(BadRequest):
 
 
 class Unauthenticated(GraphError):
-    """There is no bearer token, or not one that this service accepts."""
+    """The request has no bearer token that this service accepts."""
 
     status = 401
     code = "InvalidAuthenticationToken"
 
 
 class AccessDenied(GraphError):
-    """The token is good, and does not permit the operation."""
+    """The token is valid but lacks the permission for the operation."""
 
     status = 403
     code = "accessDenied"
 
 
 class NotFound(GraphError):
-    """There is no such customer, or no such route."""
+    """There is no such customer or path."""
 
     status = 404
     code = "notFound"
 
 
 class MethodNotAllowed(GraphError):
-    """The path exists, for other methods."""
+    """The path supports other methods only."""
 
     status = 405
     code = "methodNotAllowed"
 
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
         allow = ", ".join(allowed)
-        super().__init__(f"{method} is not allowed here; use {allow}.", headers={"Allow": allow})
+        super().__init__(f"{method} is not supported at this path. Use {allow}.", headers={"Allow": allow})
 
 
 class Conflict(GraphError):
-    """The business already has a customer of that id, and it stays as it is."""
+    """The business already has a customer with this id; it is unchanged."""
 
     status = 409
     code = "conflict"
 
 
 class PreconditionFailed(GraphError):
-    """The customer is not as the caller believes, and stays as it is."""
+    """The customer has changed since the caller read it, or the time to retry an add is over; nothing was written."""
 
     status = 412
     code = "preconditionFailed"
 
 
 class ContentTooLarge(GraphError):
-    """The body is over the limit."""
+    """The body exceeds the limit."""
 
     status = 413
     code = "contentTooLarge"
 
 
 class UnsupportedMediaType(GraphError):
-    """The body is not plain JSON."""
+    """The body is not declared as plain JSON."""
 
     status = 415
     code = "unsupportedMediaType"
@@ -144,21 +144,21 @@ class _TryAgain(GraphError):
 
 
 class TooManyRequests(_TryAgain):
-    """Storage throttles, or the service itself has as many requests as it can take."""
+    """Storage throttles, or the service is at its limit of concurrent requests."""
 
     status = 429
     code = "tooManyRequests"
 
 
 class InternalServerError(GraphError):
-    """A fault of ours, told without its cause."""
+    """Internal error; the cause is logged, never returned."""
 
     status = 500
     code = "internalServerError"
 
 
 class ServiceUnavailable(_TryAgain):
-    """Storage or the issuer's signing keys cannot be reached."""
+    """Storage or the issuer's signing keys are unreachable."""
 
     status = 503
     code = "serviceUnavailable"

@@ -1,146 +1,219 @@
-"""``$filter``, from OData's language to Table Storage's, values apart from text all the way.
+"""``$filter``: translated from OData to Table Storage's language, with its values as parameters.
+
+The grammar knows more of OData than is supported, so that an error can name what is not.
 
 Sources: OData 4.01 URL Conventions, 5.1.1; "Querying tables and entities" for what Table Storage takes: comparisons of
 a column with a constant, ``and``, ``or`` and ``not``, at most 15 comparisons in one query.
 """
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import cache
+from typing import Final
 
-from odata_query import ast
-from odata_query.exceptions import ODataException
-from odata_query.grammar import ODataLexer, ODataParser
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 from customers.errors import BadRequest, Detail
+from customers.row import STRING_COLUMNS, TIMESTAMP_COLUMNS
 from customers.table import TableFilter
 
 MAX_LENGTH = 2_000
 MAX_DEPTH = 20
 MAX_COMPARISONS = 14
-"""One less than Table Storage takes: the business is a comparison, too. ``startswith`` counts as two."""
+"""One less than Table Storage takes, because the business is a comparison too. ``startswith`` counts as two."""
 
-_TEXT: Final = {"id": "RowKey", "displayName": "displayName", "emailAddress": "emailAddress"}
-_TIME: Final = {"createdDateTime": "createdDateTime", "lastUpdatedDateTime": "lastUpdatedDateTime"}
-_OPERATORS: Final[dict[type[ast._Comparator], tuple[str, str]]] = {
-    # Each with its mirror image, for a constant on the left.
-    ast.Eq: ("eq", "eq"),
-    ast.NotEq: ("ne", "ne"),
-    ast.Lt: ("lt", "gt"),
-    ast.LtE: ("le", "ge"),
-    ast.Gt: ("gt", "lt"),
-    ast.GtE: ("ge", "le"),
-}
-# Table Storage knows no earlier moment, and no customer is older.
-_LEAST_TIME: Final = datetime(1601, 1, 1, tzinfo=UTC)
+_GRAMMAR: Final = r"""
+?start: disjunction
+?disjunction: conjunction (_OR conjunction)*
+?conjunction: comparison (_AND comparison)*
+?comparison: sum
+    | sum OPERATOR sum
+    | sum IN "(" [disjunction ("," disjunction)*] ")"  -> unsupported
+    | sum HAS sum                                      -> unsupported
+?sum: unary
+    | sum ARITHMETIC unary                             -> unsupported
+?unary: primary
+    | _NOT unary                                       -> negation
+    | MINUS unary                                      -> unsupported
+?primary: STRING | LITERAL | PATH
+    | PATH "(" [_argument ("," _argument)*] ")"        -> call
+    | "(" disjunction ")"                              -> group
+_argument: [PATH ":"] disjunction
+
+_OR.2: /or\b/i
+_AND.2: /and\b/i
+_NOT.2: /not\b/i
+OPERATOR.2: /(eq|ne|gt|ge|lt|le)\b/i
+IN.2: /in\b/i
+HAS.2: /has\b/i
+ARITHMETIC.2: /(add|sub|mul|divby|div|mod)\b/i
+MINUS: "-"
+STRING: /'([^']|'')*'/
+LITERAL: /[0-9][\w:.+-]*/
+PATH: /[@$A-Za-z_][\w.]*(\/[@$\w.]+)*/
+%ignore /[ \t]+/
+"""
+
+# The tokens that name a construct of OData that is not supported.
+_OPERATORS: Final = frozenset({"ARITHMETIC", "HAS", "IN", "MINUS"})
+
+# Each with its mirror image, for a literal on the left.
+_MIRRORED: Final = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
+
+# Table Storage has no earlier timestamp, and no customer is older.
+_EARLIEST: Final = datetime(1601, 1, 1, tzinfo=UTC)
+
+type _Node = Tree[Token] | Token
 
 
-class _Lexer(ODataLexer):
-    """The library's, which also takes ``not(…)`` without a space, as Graph does."""
-
-    tokens = ODataLexer.tokens
-
-    def NOT(self, token: Any) -> Any:  # noqa: N802 - the token's name
-        token.value = ast.Not()
-        return token
-
-    NOT.pattern = r"not(?:\s+|(?=\())"  # type: ignore[attr-defined]  # how the lexer knows its rules
+@cache
+def _parser() -> Lark:
+    # LALR takes time in proportion to the length, and does not recurse.
+    return Lark(_GRAMMAR, parser="lalr", maybe_placeholders=False)
 
 
 def translate(text: str) -> TableFilter:
     """Translate the value of ``$filter``. Raises BadRequest, which says what is not supported and what is."""
     if len(text) > MAX_LENGTH:
-        raise _refusal(f"A filter has at most {MAX_LENGTH} characters")
+        raise _invalid(f"must have at most {MAX_LENGTH} characters")
     try:
-        tree = ODataParser().parse(_Lexer().tokenize(text.strip()))
-    except ODataException:
-        raise _refusal(
-            "This is no filter such as emailAddress eq 'o''brien@x.com'; mind the quotes and spaces"
+        tree = _parser().parse(text.strip())
+    except UnexpectedInput as error:
+        at_the_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
+        where = "the end" if at_the_end else f"character {error.column}"
+        raise _invalid(
+            f"must be a filter such as emailAddress eq 'o''brien@x.com'; check the quotes and spaces at {where}"
         ) from None
     translation = _Translation()
     return TableFilter(translation.condition(tree), translation.parameters)
 
 
-def _refusal(message: str) -> BadRequest:
+def _invalid(message: str) -> BadRequest:
     return BadRequest.because([Detail("unsupportedFilter", "$filter", message)])
 
 
+def _unsupported(construct: str) -> BadRequest:
+    return _invalid(
+        f"{construct} is not supported; use comparisons of a property with a literal by eq, ne, gt, ge, lt or le, "
+        "startswith(property,'text'), and, or, not (…) and parentheses"
+    )
+
+
 class _Translation:
-    """One walk over the tree of a filter. Single spaces set words apart, for the SDK finds its parameters by them."""
+    """One walk over the tree of a filter. The SDK needs single spaces between words to find its parameters."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, str | datetime] = {}
 
-    def condition(self, node: ast._Node, depth: int = 1) -> str:
+    def condition(self, node: _Node, depth: int = 1) -> str:
         if depth > MAX_DEPTH:
-            raise _refusal(f"A filter is at most {MAX_DEPTH} levels deep")
+            raise _invalid(f"must be at most {MAX_DEPTH} levels deep")
         match node:
-            case ast.BoolOp(op, left, right):
-                word = "and" if isinstance(op, ast.And) else "or"
-                return f"( {self.condition(left, depth + 1)} {word} {self.condition(right, depth + 1)} )"
-            case ast.UnaryOp(ast.Not(), operand):
+            case Tree("group", [inner]):
+                return self.condition(inner, depth + 1)
+            case Tree("disjunction" | "conjunction" as data, parts):
+                word = " or " if data == "disjunction" else " and "
+                return f"( {word.join(self.condition(part, depth + 1) for part in parts)} )"
+            case Tree("negation", [operand]):
                 return f"( not {self.condition(operand, depth + 1)} )"
-            case ast.Compare(comparator, ast.Identifier(name, ()), constant) if type(comparator) in _OPERATORS:
-                return self._comparison(name, _OPERATORS[type(comparator)][0], constant)
-            case ast.Compare(comparator, constant, ast.Identifier(name, ())) if type(comparator) in _OPERATORS:
-                return self._comparison(name, _OPERATORS[type(comparator)][1], constant)
-            case ast.Call(ast.Identifier("startswith", ()), [ast.Identifier(name, ()), ast.String(prefix)]):
-                return self._startswith(name, prefix)
-        raise _refusal(
-            "Supported are comparisons of a property with a constant by eq, ne, gt, ge, lt or le, "
-            "startswith(property,'text'), and, or, not (…) and parentheses"
-        )
+            case Tree("comparison", [left, Token() as operator, right]):
+                return self._comparison(left, operator.lower(), right)
+            case Tree("call", [Token() as name, *arguments]):
+                return self._call(name, arguments)
+        raise _unsupported(_describe(node))
 
-    def _comparison(self, name: str, operator: str, constant: ast._Node) -> str:
-        match constant:
-            case ast.String(text) if name in _TEXT:
-                return f"( {_TEXT[name]} {operator} {self._parameter(text)} )"
-            case ast.DateTime(text) if name in _TIME:
-                return f"( {_TIME[name]} {operator} {self._parameter(_moment(text))} )"
-        if name in _TEXT:
-            raise _refusal(f"{name} is compared with a text in single quotes")
-        if name in _TIME:
-            raise _refusal(f"{name} is compared with a moment such as 2026-11-23T12:00:00Z, without quotes")
-        raise _unknown(name)
+    def _comparison(self, one: _Node, operator: str, other: _Node) -> str:
+        left, right = _operand(one), _operand(other)
+        if left.type != "PATH":
+            left, operator, right = right, _MIRRORED[operator], left
+        if left.type != "PATH":
+            raise _unsupported("A comparison of two literals")
+        name = _property(left)
+        if name in STRING_COLUMNS:
+            if right.type != "STRING":
+                raise _invalid(f"{name} must be compared with a string in single quotes")
+            return f"( {STRING_COLUMNS[name]} {operator} {self._parameter(_string(right))} )"
+        if right.type != "LITERAL":
+            raise _invalid(f"{name} must be compared with a timestamp such as 2026-11-23T12:00:00Z, without quotes")
+        return f"( {TIMESTAMP_COLUMNS[name]} {operator} {self._parameter(_timestamp(right))} )"
 
-    def _startswith(self, name: str, prefix: str) -> str:
-        if name not in _TEXT:
-            raise _refusal(f"startswith takes {', '.join(_TEXT)}") if name in _TIME else _unknown(name)
-        least = f"{_TEXT[name]} ge {self._parameter(prefix)}"
+    def _call(self, function: Token, arguments: list[_Node]) -> str:
+        if function.lower() != "startswith":
+            raise _unsupported(f"The function {function[:64]}")
+        match arguments:
+            case [Token("PATH") as path, Token("STRING") as literal]:
+                name, prefix = _property(path), _string(literal)
+            case _:
+                raise _invalid("startswith must be given a property and a string, as in startswith(displayName,'A')")
+        if name not in STRING_COLUMNS:
+            raise _invalid(f"startswith must be given one of {', '.join(STRING_COLUMNS)}")
+        column = STRING_COLUMNS[name]
+        least = f"{column} ge {self._parameter(prefix)}"
         end = _end_of_prefix(prefix)
-        if end is None:
-            return f"( {least} )"
-        return f"( {least} and {_TEXT[name]} lt {self._parameter(end)} )"
+        return f"( {least} )" if end is None else f"( {least} and {column} lt {self._parameter(end)} )"
 
     def _parameter(self, value: str | datetime) -> str:
         if len(self.parameters) == MAX_COMPARISONS:
-            raise _refusal(f"A filter has at most {MAX_COMPARISONS} comparisons; startswith counts as two")
+            raise _invalid(f"must have at most {MAX_COMPARISONS} comparisons; startswith counts as two")
         name = f"p{len(self.parameters)}"
         self.parameters[name] = value
         return f"@{name}"
 
 
-def _unknown(name: str) -> BadRequest:
-    return _refusal(f"There is no property {name[:128]} to filter by; there are {', '.join((*_TEXT, *_TIME))}")
+def _describe(node: _Node) -> str:
+    """What a node is, for an error that says that it is not supported."""
+    match node:
+        case Tree("unsupported", parts):
+            operator = next(part for part in parts if isinstance(part, Token) and part.type in _OPERATORS)
+            return f"The operator {operator}"
+        case Tree("call", [Token() as function, *_]):
+            return f"The function {function[:64]}"
+        case Tree("negation"):
+            return "not without parentheses"
+        case Token("PATH", str(name)):
+            return f"The parameter alias {name[:64]}" if name.startswith("@") else "A property without a comparison"
+        case Token():
+            return "A literal without a comparison"
+    return "A comparison of conditions"
 
 
-def _moment(text: str) -> datetime:
+def _operand(node: _Node) -> Token:
+    if isinstance(node, Tree) or node.startswith("@"):
+        raise _unsupported(_describe(node))
+    return node
+
+
+def _property(path: Token) -> str:
+    if "/" in path:
+        raise _unsupported(f"The path {path[:64]}")
+    if path not in STRING_COLUMNS and path not in TIMESTAMP_COLUMNS:
+        names = ", ".join((*STRING_COLUMNS, *TIMESTAMP_COLUMNS))
+        raise _invalid(f"There is no property {path[:128]} to filter by; choose from {names}")
+    return str(path)
+
+
+def _string(literal: Token) -> str:
+    return literal[1:-1].replace("''", "'")
+
+
+def _timestamp(text: str) -> datetime:
     """Read a DateTimeOffset literal (OData 4.01 ABNF, dateTimeOffsetValue) in UTC."""
     whole, dot, rest = text.upper().partition(".")
     digits = rest.rstrip("Z").partition("+")[0].partition("-")[0]
     finer_than_microseconds = digits[6:].strip("0")
     try:
-        moment = datetime.fromisoformat(f"{whole}{dot}{digits[:6]}{rest[len(digits) :]}" if dot else whole)
-        if moment.tzinfo is not None and not finer_than_microseconds:
-            return max(moment.astimezone(UTC), _LEAST_TIME)
+        timestamp = datetime.fromisoformat(f"{whole}{dot}{digits[:6]}{rest[len(digits) :]}" if dot else whole)
+        if timestamp.tzinfo is not None and not finer_than_microseconds:
+            return max(timestamp.astimezone(UTC), _EARLIEST)
     except (ValueError, OverflowError):
         pass
-    raise _refusal(f"{text} is not a moment such as 2026-11-23T12:00:00Z, with its offset, in microseconds at most")
+    raise _invalid(f"{text} must be a timestamp such as 2026-11-23T12:00:00Z, with an offset and at most six decimals")
 
 
 def _end_of_prefix(prefix: str) -> str | None:
-    """Return the least text after all that begin with ``prefix``, or None if there is none.
+    """Return the first string that sorts after all those with ``prefix``, or None if there is none.
 
-    Table Storage compares UTF-16 units, where the characters beyond U+FFFF stand between U+D7FF and U+E000.
+    Table Storage compares UTF-16 code units, in which characters beyond U+FFFF sort between U+D7FF and U+E000.
     """
     for index in range(len(prefix) - 1, -1, -1):
         code = ord(prefix[index])

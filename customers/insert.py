@@ -1,4 +1,4 @@
-"""The insert of a row, straight over HTTP: the layers of the storage client cost more than all else in an add.
+"""Inserts a row directly over HTTP: the layers of the storage client cost more than the rest of an add together.
 
 Sources: "Table Service REST API", Insert Entity; "Authorize with Shared Key", Shared Key Lite for the Table service.
 """
@@ -29,11 +29,11 @@ _SCOPE = "https://storage.azure.com/.default"
 _ERRORS = {401: ClientAuthenticationError, 404: ResourceNotFoundError, 409: ResourceExistsError}
 
 type _Authorize = Callable[[str], Awaitable[str]]
-"""Makes the Authorization header of an insert of a date."""
+"""Makes the Authorization header of a request with this date."""
 
 
-class Refusal(NamedTuple):
-    """An answer that is no success, as azure-core's errors read it."""
+class ErrorResponse(NamedTuple):
+    """A response other than success, with the attributes that azure-core's errors read."""
 
     request: str
     status_code: int
@@ -42,12 +42,12 @@ class Refusal(NamedTuple):
     body: bytes
 
     def text(self) -> str:
-        """The body, whatever it is."""
+        """The body as text."""
         return self.body.decode(errors="replace")
 
 
 class Insert:
-    """Inserts rows into the table of a client, with its credential. One try each: the caller knows when to repeat."""
+    """Inserts rows into the table of a client, with its credential. It never retries; the caller decides that."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class Insert:
         session: aiohttp.ClientSession,
         *,
         timeout: aiohttp.ClientTimeout,
-        on_refusal: Callable[[Refusal], None],
+        on_error: Callable[[ErrorResponse], None],
     ) -> None:
         self._url = f"{client.url}/{client.table_name}"
         self._session = session
         self._timeout = timeout
-        self._on_refusal = on_refusal
+        self._on_error = on_error
         self._authorize = (
             _with_shared_key(client.credential, urlsplit(self._url).path)
             if isinstance(client.credential, AzureNamedKeyCredential)
@@ -78,8 +78,8 @@ class Insert:
     async def __call__(self, row: Mapping[str, str | datetime], *, operation_id: str) -> str:
         """Insert a row and return its ETag.
 
-        Raises what the storage client raises: ResourceExistsError, ServiceRequestError for a fault on the way, and
-        so on.
+        Raises what the storage client raises: ResourceExistsError for a taken key, ServiceRequestError for a
+        connection fault, and so on.
         """
         date = formatdate(usegmt=True)
         headers = {
@@ -95,15 +95,15 @@ class Insert:
                 if response.status in (201, 204) and (etag := response.headers.get("ETag")):
                     return etag
                 body = await response.read()
-                refusal = Refusal(self._url, response.status, response.reason, response.headers, body)
+                failed = ErrorResponse(self._url, response.status, response.reason, response.headers, body)
         except aiohttp.ClientError as error:
             raise ServiceRequestError(error, error=error) from error
-        self._on_refusal(refusal)
-        raise _ERRORS.get(refusal.status_code, HttpResponseError)(response=refusal)
+        self._on_error(failed)
+        raise _ERRORS.get(failed.status_code, HttpResponseError)(response=failed)
 
 
 def _with_shared_key(credential: AzureNamedKeyCredential, path: str) -> _Authorize:
-    """Sign with an account's key: the date and the path."""
+    """Sign the date and the path with the account's key."""
     account, secret = credential.named_key
     key = base64.b64decode(secret)
 
@@ -115,18 +115,18 @@ def _with_shared_key(credential: AzureNamedKeyCredential, path: str) -> _Authori
 
 
 def _with_token(credential: AsyncTokenCredential) -> _Authorize:
-    """Bear an identity's token, which the credential keeps, and renews in time."""
-    # While it has none, one caller asks for it and not all of them.
-    asking = asyncio.Lock()
+    """Use the identity's token, which the credential caches and renews."""
+    # While there is no token, one caller requests it rather than all of them.
+    requesting = asyncio.Lock()
 
     async def authorize(_: str) -> str:
-        async with asking:
+        async with requesting:
             return f"Bearer {(await credential.get_token(_SCOPE)).token}"
 
     return authorize
 
 
 def _to_entity(row: Mapping[str, str | datetime]) -> bytes:
-    """A row as JSON; the types of texts go without saying, those of moments do not."""
+    """A row as JSON; strings need no type annotation, timestamps do."""
     types = {f"{name}@odata.type": "Edm.DateTime" for name, value in row.items() if isinstance(value, datetime)}
     return to_json({**row, **types})

@@ -1,4 +1,4 @@
-"""The two keys of a customer: the business id (PartitionKey) and the customer id (RowKey)."""
+"""The keys of a customer: business id (PartitionKey) and customer id (RowKey)."""
 
 import re
 import secrets
@@ -10,29 +10,29 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 MAX_KEY_LENGTH = 255
-"""In characters. Table Storage takes 512 UTF-16 units, so even 255 characters of two units each fit."""
+"""In characters. Table Storage takes 512 UTF-16 code units, so 255 characters of two units each fit."""
 
-# The last range is the lone surrogates, which no UTF-8 can carry.
+# The last range is the lone surrogates, which UTF-8 cannot encode.
 _FORBIDDEN = re.compile(r"[/\\#?%\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# These would be an action of the collection, or a step in the path, so nothing could be read under them.
+# A URL with one of these addresses something else: a segment of the collection, or another path.
 _UNREACHABLE = frozenset({"$ref", "$count", ".", ".."})
 
 
 def check_key(value: str) -> str:
-    """Return ``value`` if it may be a key.
+    """Return ``value`` if it is a valid key, else raise PydanticCustomError (a ValueError).
 
-    Raises PydanticCustomError (a ValueError) otherwise. Source: "Understanding the Table service data model",
-    characters disallowed in key fields; ``%`` besides, since a route value may arrive with ``%2F`` undecoded.
+    Source: "Understanding the Table service data model", characters disallowed in key fields. ``%`` is refused too,
+    because ``%2F`` reaches the app undecoded in a route value.
     """
     if not 1 <= len(value) <= MAX_KEY_LENGTH:
-        raise PydanticCustomError("key_length", "An id has 1 to 255 characters")
+        raise PydanticCustomError("key_length", f"must have 1 to {MAX_KEY_LENGTH} characters")
     if _FORBIDDEN.search(value):
-        raise PydanticCustomError("key_character", "An id contains none of / \\ # ? % and no control characters")
+        raise PydanticCustomError("key_character", "must not contain / \\ # ? % or control characters")
     if value[0] == " " or value[-1] == " ":
-        raise PydanticCustomError("key_space", "An id has no space at either end")
+        raise PydanticCustomError("key_space", "must not begin or end with a space")
     if value.lower() in _UNREACHABLE:
-        raise PydanticCustomError("key_reserved", "This id is reserved: no URL could lead to it")
+        raise PydanticCustomError("key_reserved", "is reserved; choose another id")
     return value
 
 
@@ -40,35 +40,35 @@ type Key = Annotated[str, AfterValidator(check_key)]
 
 
 def guid(version: int, milliseconds: int, first: int, rest: int) -> str:
-    """Lay out a UUID that sorts by time (RFC 9562, 5.7): Unix time, 12 bits, and the low 62 bits of ``rest``."""
+    """Build a UUID that sorts by time (RFC 9562, 5.7): Unix milliseconds, 12 bits, the low 62 bits of ``rest``."""
     bits = milliseconds << 80 | version << 76 | first << 64 | 0b10 << 62 | rest & (1 << 62) - 1
     digits = f"{bits:032x}"
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-class Birth(NamedTuple):
-    """The id of a new customer, and the moment it was made (UTC, whole milliseconds) that the id begins with."""
+class NewId(NamedTuple):
+    """A new customer id and its creation time (UTC, whole milliseconds), which the id begins with."""
 
     id: str
-    at: datetime
+    created_at: datetime
 
 
-class Births:
-    """Makes ids that sort by creation time: UUIDs of version 7 with a finer clock.
+class IdGenerator:
+    """Makes ids that sort by creation time: version 7 UUIDs.
 
-    Source: RFC 9562, 5.7 and 6.2, method 3: the twelve bits after the milliseconds hold the fraction of the
-    millisecond (in 1/4096), so that ids made one after the other sort so; within one tick, a process counts on.
-    For one event loop, not for threads.
+    The twelve bits after the milliseconds hold the fraction of the millisecond (in 1/4096), so that ids made one
+    after the other sort in that order; within one such tick, the generator counts up. For one event loop; not
+    thread-safe. Source: RFC 9562, 5.7 and 6.2, method 3.
     """
 
     def __init__(self) -> None:
         self._last = 0
 
-    def next(self) -> Birth:
-        """Return a new id; each sorts after the ones made before it in this process."""
+    def next(self) -> NewId:
+        """Return a new id, which sorts after all earlier ids of this generator."""
         nanoseconds = time.time_ns()
         tick = nanoseconds // 1_000_000 << 12 | (nanoseconds % 1_000_000 << 12) // 1_000_000
         self._last = tick = max(tick, self._last + 1)
         milliseconds, fraction = tick >> 12, tick & 0xFFF
-        at = datetime.fromtimestamp(milliseconds // 1000, UTC).replace(microsecond=milliseconds % 1000 * 1000)
-        return Birth(guid(7, milliseconds, fraction, secrets.randbits(62)), at)
+        created_at = datetime.fromtimestamp(milliseconds // 1000, UTC).replace(microsecond=milliseconds % 1000 * 1000)
+        return NewId(guid(7, milliseconds, fraction, secrets.randbits(62)), created_at)

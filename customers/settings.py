@@ -65,7 +65,7 @@ def _split_list(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """What the service needs to know of its surroundings. Times are in seconds, sizes in bytes."""
+    """The settings. Times are in seconds, sizes in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 

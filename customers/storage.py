@@ -1,4 +1,4 @@
-"""The connection to Table Storage, and what its answers and its silence mean.
+"""The connection to Table Storage, and what its errors mean.
 
 Sources: "Table service error codes"; azure-core, "Error handling".
 """
@@ -16,13 +16,14 @@ from customers.errors import ServiceUnavailable, TooManyRequests
 from customers.insert import Insert
 from customers.settings import Settings
 
-# Azurite closes a connection that was idle for 5 seconds, and a request sent at that moment fails.
+# In seconds. Azurite closes a connection after 5 seconds without a request, and one sent at that instant fails.
 _KEEP_ALIVE = 4.0
+# In seconds, where storage names none.
 _RETRY_AFTER = 2
 
 
 class Backpressure(Exception):
-    """Storage names a time to wait: the caller is told it, rather than made to wait here."""
+    """Storage asks to wait. The caller gets its Retry-After, rather than being made to wait here."""
 
     def __init__(self, retry_after: int, *, throttled: bool) -> None:
         super().__init__(retry_after)
@@ -37,16 +38,16 @@ def _pass_on_retry_after(response: Any) -> None:
 
 
 def _throttles(response: Any) -> bool:
-    """Whether too much was asked: 429, or 503 with the code ServerBusy ("Table service error codes")."""
+    """Whether storage throttles: 429, or 503 with the code ServerBusy ("Table service error codes")."""
     return response.status_code == 429 or (response.status_code == 503 and "ServerBusy" in response.text())
 
 
 class Connection:
-    """The one client of the process, made on first use and closed with the event loop."""
+    """The one storage client of the process, made on first use and closed with the event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._open: _Open | None = None
+        self._open: _Opened | None = None
         self._closing: AsyncGenerator[None] | None = None
 
     async def table(self) -> TableClient:
@@ -54,20 +55,21 @@ class Connection:
         return (await self._opened()).table
 
     async def insert(self) -> Insert:
-        """Return what inserts rows into the table, over the same transport and with the same credential."""
+        """Return the insert into the table, over the same connections and with the same credential."""
         return (await self._opened()).insert
 
-    async def _opened(self) -> "_Open":
+    async def _opened(self) -> "_Opened":
         if self._open is None:
             self._open = _connect(self._settings)
-            # asyncio.Runner closes asynchronous generators that are suspended when the loop ends.
+            # The Functions host has no shutdown hook for an app. But asyncio.Runner, when its loop ends, closes the
+            # asynchronous generators that are suspended, so one of these closes the connections.
             self._closing = _closed_with_the_loop(self._open.close)
             await anext(self._closing)
         return self._open
 
 
-class _Open(NamedTuple):
-    """The client, the insert, and what closes them and their credential."""
+class _Opened(NamedTuple):
+    """The client, the insert, and the stack that closes them and their credential."""
 
     table: TableClient
     insert: Insert
@@ -79,7 +81,7 @@ async def _closed_with_the_loop(close: AsyncExitStack) -> AsyncGenerator[None]:
         yield
 
 
-def _connect(settings: Settings) -> _Open:
+def _connect(settings: Settings) -> _Opened:
     close = AsyncExitStack()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
@@ -99,7 +101,7 @@ def _connect(settings: Settings) -> _Open:
     if settings.storage is not None:
         client = TableClient.from_connection_string(settings.storage.get_secret_value(), settings.table, **options)
     else:
-        # Only where it is used: 100 ms of the start.
+        # Only where it is used: it is 100 ms of the start.
         from azure.identity.aio import ManagedIdentityCredential  # noqa: PLC0415
 
         credential = ManagedIdentityCredential(client_id=str(settings.client_id) if settings.client_id else None)
@@ -107,20 +109,20 @@ def _connect(settings: Settings) -> _Open:
         client = TableClient(str(settings.table_service_uri), settings.table, credential=credential, **options)
     close.push_async_callback(client.close)
     timeout = aiohttp.ClientTimeout(sock_connect=settings.connect_timeout, sock_read=settings.read_timeout)
-    return _Open(client, Insert(client, session, timeout=timeout, on_refusal=_pass_on_retry_after), close)
+    return _Opened(client, Insert(client, session, timeout=timeout, on_error=_pass_on_retry_after), close)
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether the same request may well succeed if it is made again at once."""
+def is_transient(error: Exception) -> bool:
+    """Whether the same request is likely to succeed if it is repeated at once."""
     if isinstance(error, HttpResponseError):
         return error.status_code in (408, 429, 500, 502, 503, 504)
     return isinstance(error, ServiceRequestError)
 
 
-def give_up(error: Exception) -> NoReturn:
-    """Raise what a caller is to be told of an error: that storage throttles or is out of reach.
+def raise_unavailable(error: Exception) -> NoReturn:
+    """Raise TooManyRequests or ServiceUnavailable if ``error`` means that storage throttles or is unreachable.
 
-    An error of another kind is raised as it is: storage refused the request for what it is, or the fault is ours.
+    Any other error is raised unchanged: storage rejected the request itself, or the bug is ours.
     """
     throttled, seconds = False, _RETRY_AFTER
     if isinstance(error, Backpressure):
@@ -131,17 +133,17 @@ def give_up(error: Exception) -> NoReturn:
         throttled = error.response is not None and _throttles(error.response)
     elif isinstance(error, TimeoutError):
         raise ServiceUnavailable(
-            "Storage did not finish in time; try again later, or ask for less.", retry_after=seconds
+            "Storage did not finish in time. Try again later, or request less.", retry_after=seconds
         ) from error
     elif not isinstance(error, AzureError):
         raise error
     if throttled:
-        raise TooManyRequests("Storage is throttling; try again later.", retry_after=seconds) from error
-    raise ServiceUnavailable("Storage cannot be reached; try again later.", retry_after=seconds) from error
+        raise TooManyRequests("Storage is throttling. Try again later.", retry_after=seconds) from error
+    raise ServiceUnavailable("Storage cannot be reached. Try again later.", retry_after=seconds) from error
 
 
 def etag_of(metadata: Mapping[str, Any]) -> str:
-    """The ETag of a row. Raises ServiceResponseError if storage's answer is broken and has none."""
+    """The ETag in an entity's metadata. Raises ServiceResponseError if the response had none."""
     if etag := metadata.get("etag"):
         return str(etag)
-    raise ServiceResponseError("the answer has no ETag")
+    raise ServiceResponseError("the response has no ETag")

@@ -71,6 +71,16 @@ bench_environment() {
     environment .local/bench tests/bench/requirements.txt
 }
 
+lock_environment() {
+    python=.local/lock/bin/python
+    if ! "$python" -c 'import piptools' 2>/dev/null; then
+        python=$(find_python)
+        rm -rf .local/lock
+        "$python" -m venv .local/lock
+        .local/lock/bin/pip install -qq --disable-pip-version-check pip-tools==7.5.1
+    fi
+}
+
 node_environment() {
     if ! command -v npm >/dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then
         echo "Node.js 20 or newer with npm is needed, for Azurite; get it from https://nodejs.org"

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from customers.identity import Permission
+from customers.auth import Permission
 
 SCRIPT = "infra/app-registration.sh"
 REGISTRATION = json.loads(Path("infra/app-registration.json").read_text())

@@ -329,7 +329,7 @@ def test_past_its_capacity_the_service_refuses_at_once_and_recovers(
         assert 8 <= len(added) < 100
         for response in responses:
             if response not in added:
-                assert_error(response, 429, "tooManyRequests", says="as many requests as it can take")
+                assert_error(response, 429, "tooManyRequests", says="at its limit of concurrent requests")
         assert_customer(httpx.post(f"{service.base}{BETA.format('x')}", json=DOCUMENTED, headers=headers))
 
 

@@ -1,20 +1,25 @@
-"""What README.md tells of exists: routes, settings, variables and commands."""
+"""What the READMEs describe exists, and what exists they describe: routes, errors, settings, variables, commands."""
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from customers import routes
+from customers.errors import GraphError
+from customers.routes import Route
 from customers.settings import Settings
 
 README = Path("README.md").read_text()
+DEPLOY = Path("infra/README.md").read_text()
 
 
-def section(title: str) -> str:
+def section(title: str, text: str = README) -> str:
     """A section, without its title."""
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def first_column(text: str) -> set[str]:
@@ -44,29 +49,54 @@ def test_healthz_is_there(anonymous: httpx.Client) -> None:
 
 
 def test_every_url_of_an_example_is_there(anonymous: httpx.Client) -> None:
-    paths = set(re.findall(r"curl .*?(?:7071|\$base)(/[^\s\"]+)", README))
+    paths = set(re.findall(r"curl .*?(?:7071|\$base)(/[^\s\"]+)", README + DEPLOY))
     assert paths == {"/beta/bookingBusinesses/Contoso@contoso.onmicrosoft.com/customers"}
     for path in paths:
         assert anonymous.get(path).status_code == 401
 
 
-def test_every_setting_is_told() -> None:
+def test_every_setting_is_described() -> None:
     # What only Azure sets goes by other names, and has no alias.
     read = {field.alias for field in Settings.model_fields.values() if field.alias}
     assert first_column(section("Settings")) == read
 
 
-def test_every_variable_of_the_deployment_is_told() -> None:
+def test_every_variable_of_the_deployment_is_described() -> None:
     given = json.loads(Path("infra/main.parameters.json").read_text())["parameters"].values()
     variables = {value["value"].strip("${}").partition("=")[0] for value in given}
     # azd asks for these two itself.
-    assert first_column(section("Deploy")) == variables - {"AZURE_ENV_NAME", "AZURE_LOCATION"}
-    defaults = dict(re.findall(r"^\| `([A-Z_]+)` \|.*\| `(.+?)` \|$", section("Deploy"), re.MULTILINE))
-    told = {value["value"].strip("${}").partition("=")[::2] for value in given}
-    assert {(name, default) for name, default in told if default} == set(defaults.items())
+    assert first_column(section("Deploy", DEPLOY)) == variables - {"AZURE_ENV_NAME", "AZURE_LOCATION"}
+    defaults = dict(re.findall(r"^\| `([A-Z_]+)` \|.*\| `(.+?)` \|$", section("Deploy", DEPLOY), re.MULTILINE))
+    described = {value["value"].strip("${}").partition("=")[::2] for value in given}
+    assert {(name, default) for name, default in described if default} == set(defaults.items())
 
 
-def test_every_command_is_told() -> None:
+def test_every_command_is_described() -> None:
     made = set(re.findall(r"^([\w-]+):", Path("Makefile").read_text(), re.MULTILINE))
-    told = {row.split()[1] for row in first_column(section("Commands")) if row.startswith("make ")}
-    assert made - {"python", "node", "sdk", "azmcp", "bench-packages"} == told
+    described = {row.split()[1] for row in first_column(section("Commands")) if row.startswith("make ")}
+    assert made - {"python", "node", "sdk", "azmcp", "bench-packages", "lint", "lock-tools"} == described
+
+
+def _described_as(route: Route) -> str:
+    """The path of a route as the table writes it."""
+    if route.surface is None:
+        return f"/{route.template}"
+    return "…" + route.template.partition("{businessId}")[2].replace("{customerId}", "{id}")
+
+
+def test_every_operation_is_described() -> None:
+    assert set(ROUTES) == {f"{method} {_described_as(route)}" for route in routes.ROUTES for method in route.operations}
+
+
+def _errors(kind: type[GraphError]) -> Iterator[type[GraphError]]:
+    for error in kind.__subclasses__():
+        if hasattr(error, "status"):
+            yield error
+        yield from _errors(error)
+
+
+def test_every_error_is_described() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", section("Errors"), re.MULTILINE)
+    assert {(int(status), code) for status, code in rows} == {
+        (error.status, error.code) for error in _errors(GraphError)
+    }

@@ -158,8 +158,8 @@ def test_ids_sort_by_the_first_sending_beside_the_ones_that_the_service_makes(cl
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
-        ({"Repeatability-Request-ID": str(uuid4())}, "go together"),
-        ({"Repeatability-First-Sent": http_date(datetime.now(UTC))}, "go together"),
+        ({"Repeatability-Request-ID": str(uuid4())}, "or neither"),
+        ({"Repeatability-First-Sent": http_date(datetime.now(UTC))}, "or neither"),
         ({**repeatable(), "Repeatability-Request-ID": "x"}, "GUID"),
         ({**repeatable(), "Repeatability-Request-ID": ""}, "GUID"),
         ({**repeatable(), "Repeatability-Request-ID": f"{{{uuid4()}}}"}, "GUID"),

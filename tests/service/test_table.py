@@ -234,7 +234,7 @@ def test_storage_operations_are_few(faulty: Faulty) -> None:
         (["GET"], "GET", f"{collection}?$filter=startswith(displayName,'D')", {}),
         (["GET"], "GET", f"{collection}/$count", {}),
         (["GET"], "GET", f"{collection}/x", {}),
-        (["GET", "PATCH"], "PATCH", f"{collection}/x", {}),
+        (["GET", "PUT"], "PATCH", f"{collection}/x", {}),
         (["GET"], "DELETE", f"{collection}/x", held),
         (["GET", "DELETE"], "DELETE", f"{collection}/x", {}),
     ):

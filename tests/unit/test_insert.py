@@ -81,7 +81,7 @@ async def _insert(status: int, headers: Mapping[str, str], times: int) -> Insert
         client = SimpleNamespace(url=account, table_name="customers", credential=done.credential, api_version="v")
         async with aiohttp.ClientSession() as session:
             timeout = aiohttp.ClientTimeout(sock_read=5)
-            insert = Insert(cast("Any", client), session, timeout=timeout, on_refusal=lambda _: None)
+            insert = Insert(cast("Any", client), session, timeout=timeout, on_error=lambda _: None)
             done.etags.extend(await asyncio.gather(*[insert(ROW, operation_id="o") for _ in range(times)]))
     finally:
         await runner.cleanup()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from customers.keys import Births, check_key
+from customers.keys import IdGenerator, check_key
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_a_key_that_is_accepted_holds_nothing_that_table_storage_refuses(key: st
 
 
 def test_new_ids_are_version_7_uuids_that_sort_as_they_were_made() -> None:
-    births = Births()
-    ids = [births.next().id for _ in range(10_000)]
+    generator = IdGenerator()
+    ids = [generator.next().id for _ in range(10_000)]
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids)
     for text in ids[:100]:
@@ -48,7 +48,7 @@ def test_new_ids_are_version_7_uuids_that_sort_as_they_were_made() -> None:
         assert (str(uuid), uuid.version, uuid.variant) == (text, 7, "specified in RFC 4122")
 
 
-def test_a_new_id_begins_with_its_moment() -> None:
-    birth = Births().next()
-    assert birth.at == datetime.fromtimestamp((UUID(birth.id).int >> 80) / 1000, UTC)
-    assert abs(datetime.now(UTC) - birth.at) < timedelta(minutes=1)
+def test_a_new_id_begins_with_its_creation_time() -> None:
+    new = IdGenerator().next()
+    assert new.created_at == datetime.fromtimestamp((UUID(new.id).int >> 80) / 1000, UTC)
+    assert abs(datetime.now(UTC) - new.created_at) < timedelta(minutes=1)

@@ -1,0 +1,128 @@
+"""The operations: what each does with a request whose caller, ids and options have been checked."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import azure.functions as func
+from pydantic_core import from_json
+
+from customers import response
+from customers.errors import BadRequest, Detail, RepeatRejected, ServiceUnavailable
+from customers.keys import IdGenerator
+from customers.model import BookingCustomer, CustomerUpdate, NewCustomer
+from customers.repeatability import RepeatableRequest
+from customers.request import Request
+from customers.settings import Settings
+from customers.table import CustomersTable
+
+
+class Operations:
+    """The operations on the one table of a process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._table = CustomersTable(settings)
+        self._ids = IdGenerator()
+
+    async def add(self, request: Request) -> func.HttpResponse:
+        """Add a customer."""
+        body = request.json_body(self._settings.body_limit)
+        new = NewCustomer.from_json(body, email_address_check=self._settings.email_address_check)
+        new_id, now = self._ids.next()
+        repeatable = RepeatableRequest.read(
+            request.header, business_id=request.business_id, caller=request.caller, customer=new, now=now
+        )
+        stored = await self._table.add(
+            request.business_id,
+            BookingCustomer.model_construct(
+                id=repeatable.customer_id if repeatable else new.id or new_id,
+                created_date_time=now,
+                last_updated_date_time=now,
+                **new.properties,
+            ),
+            operation_id=request.id,
+            digest=repeatable.digest if repeatable else None,
+        )
+        added = response.written(request, stored, status=201)
+        if repeatable:
+            added.headers["Repeatability-Result"] = "accepted"
+        return added
+
+    async def add_by_reference(self, request: Request) -> func.HttpResponse:
+        """Add a customer, as Graph's draft documentation spells it."""
+        try:
+            return await self.add(request)
+        except RepeatRejected:
+            raise
+        except BadRequest:
+            if not _is_entity_reference(request.json_body(self._settings.body_limit)):
+                raise
+        raise BadRequest(
+            "Customers are contained in their business and cannot be added by reference. "
+            f"POST the customer itself to {request.collection_url}."
+        )
+
+    async def list(self, request: Request) -> func.HttpResponse:
+        """List customers, one page at a time."""
+        query = request.query
+        # Concurrently, so that both take the time of one. Only the first page has the count.
+        page, number = await asyncio.gather(
+            self._table.page(request.business_id, where=query.where, top=query.top, continuation=query.continuation),
+            self._table.count(request.business_id, where=query.where)
+            if query.counted and not query.continuation
+            else _no_count(),
+        )
+        next_page = query.next_page(page.continuation) if page.continuation else None
+        return response.page(request, page.customers, count=number, next_page=next_page)
+
+    async def count(self, request: Request) -> func.HttpResponse:
+        """Count customers."""
+        return response.count(request, await self._table.count(request.business_id, where=request.query.where))
+
+    async def get(self, request: Request) -> func.HttpResponse:
+        """Get a customer."""
+        stored = await self._table.get(request.business_id, request.customer_id)
+        if request.if_none_match and request.if_none_match(stored.etag):
+            return response.not_modified(request, stored)
+        return response.customer(request, stored)
+
+    async def update(self, request: Request) -> func.HttpResponse:
+        """Change the properties of a customer that were sent."""
+        body = request.json_body(self._settings.body_limit)
+        update = CustomerUpdate.from_json(body, email_address_check=self._settings.email_address_check)
+        if "id" in update.model_fields_set and update.id != request.customer_id:
+            raise BadRequest.because([Detail("immutable", "id", "must be the id in the URL; an id never changes")])
+        now = datetime.now(UTC)
+        stored = await self._table.update(
+            request.business_id,
+            request.customer_id,
+            update.changes,
+            at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            operation_id=request.id,
+            precondition=request.if_match,
+        )
+        return response.written(request, stored, status=200)
+
+    async def delete(self, request: Request) -> func.HttpResponse:
+        """Delete a customer."""
+        await self._table.delete(request.business_id, request.customer_id, precondition=request.if_match)
+        return response.deleted(request)
+
+    async def health(self, request: Request) -> func.HttpResponse:
+        """Report whether storage responds."""
+        if not await self._table.is_there():
+            raise ServiceUnavailable("The service is not ready.", retry_after=5)
+        return response.healthy(request)
+
+
+async def _no_count() -> None:
+    """Stands in for a count that was not asked for."""
+
+
+def _is_entity_reference(body: bytes) -> bool:
+    """Whether a body is ``{"@odata.id": …}`` (OData JSON Format 4.01, 14)."""
+    try:
+        value = from_json(body)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and "@odata.id" in value

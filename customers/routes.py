@@ -1,0 +1,130 @@
+"""The table of routes: every path and method of the service, and what each takes.
+
+What needs to know the service's interface reads this table and nothing else.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import azure.functions as func
+
+from customers.auth import Permission
+from customers.operations import Operations
+from customers.query import Option
+from customers.request import Request
+from customers.surface import Surface
+
+type Handler = Callable[[Operations, Request], Awaitable[func.HttpResponse]]
+
+
+class Operation(NamedTuple):
+    """What a method does at a path.
+
+    ``permission`` is None if no token is needed. ``options`` are the query options that it supports; any other one is
+    an error, except where they are None: then nobody looks at them.
+    """
+
+    handler: Handler
+    permission: Permission | None
+    options: Sequence[Option] | None = ()
+
+
+class Route(NamedTuple):
+    """A path: the name of its function, its template in the host's notation, and its operations by method."""
+
+    name: str
+    template: str
+    operations: Mapping[str, Operation]
+    surface: Surface | None = None
+
+    def match(self, segments: Sequence[str]) -> dict[str, str] | None:
+        """Return the values of the parameters if the decoded segments of a path fit, else None."""
+        values: dict[str, str] = {}
+        parts = self.template.split("/")
+        if parts[-1].startswith("{*"):
+            values[parts.pop()[2:-1]] = "/".join(segments[len(parts) :])
+            segments = segments[: len(parts)]
+        if len(parts) != len(segments):
+            return None
+        for part, segment in zip(parts, segments, strict=True):
+            if part.startswith("{"):
+                if not segment:
+                    return None
+                values[part[1:-1]] = segment
+            elif part.lower() != segment.lower():
+                return None
+        return values
+
+
+def _customers(surface: Surface) -> tuple[Route, ...]:
+    name, collection = f"{surface.name.lower()}_customers", surface.template
+    read, write = Permission.READ, Permission.WRITE
+    lists = (Option.TOP, Option.SKIPTOKEN, Option.COUNT, Option.SELECT, Option.FILTER, Option.ORDERBY)
+    return (
+        Route(
+            name,
+            collection,
+            {"GET": Operation(Operations.list, read, lists), "POST": Operation(Operations.add, write)},
+            surface,
+        ),
+        Route(
+            f"{name}_count",
+            f"{collection}/$count",
+            {"GET": Operation(Operations.count, read, (Option.FILTER,))},
+            surface,
+        ),
+        Route(
+            f"{name}_ref",
+            f"{collection}/$ref",
+            {"POST": Operation(Operations.add_by_reference, write)},
+            surface,
+        ),
+        Route(
+            f"{name}_with_id",
+            f"{collection}/{{customerId}}",
+            {
+                "GET": Operation(Operations.get, read, (Option.SELECT,)),
+                "PATCH": Operation(Operations.update, write),
+                "DELETE": Operation(Operations.delete, write),
+            },
+            surface,
+        ),
+    )
+
+
+# The host tries functions by name, A to Z, and takes the first whose route matches. So does match().
+ROUTES: tuple[Route, ...] = tuple(
+    sorted(
+        (
+            *(route for surface in Surface for route in _customers(surface)),
+            Route("healthz", "healthz", {"GET": Operation(Operations.health, None, None)}),
+            Route("zz_not_found", "{*path}", {}),
+        ),
+        key=lambda route: route.name,
+    )
+)
+
+
+def match(path: str) -> tuple[Route, dict[str, str]]:
+    """Find the route of a path, and the values of its parameters.
+
+    As the Functions host does: each segment is percent-decoded once, except ``%2F``; a segment that is not UTF-8 stays
+    as it is; literals ignore case; one slash at the end is ignored.
+    """
+    segments = [_decode(segment) for segment in path.removeprefix("/").removesuffix("/").split("/")]
+    for route in ROUTES:
+        values = route.match(segments)
+        if values is not None:
+            return route, values
+    raise LookupError(path)
+
+
+def _decode(segment: str) -> str:
+    try:
+        return "".join(
+            part if part.lower() == "%2f" else unquote(part, errors="strict") for part in re.split("(%2[fF])", segment)
+        )
+    except UnicodeDecodeError:
+        return segment
