@@ -11,15 +11,15 @@ class Surface(Enum):
     BETA_SOLUTIONS = ("beta", "solutions/bookingBusinesses")
     V1_SOLUTIONS = ("v1.0", "solutions/bookingBusinesses")
 
-    @property
-    def template(self) -> str:
+    def __init__(self, version: str, entity_set: str) -> None:
+        self.version = version
+        self.entity_set = entity_set
+        self.template = f"{version}/{entity_set}/{{businessId}}/customers"
         """The route template of the collection, in the notation of the Functions host."""
-        version, entity_set = self.value
-        return f"{version}/{entity_set}/{{businessId}}/customers"
 
     def collection_url(self, base: str, business_id: str) -> str:
         """The absolute URL of a business's customers."""
-        return f"{base}/{self.template.replace('{businessId}', quote(business_id, safe=''))}"
+        return f"{base}/{self.version}/{self.entity_set}/{quote(business_id, safe='')}/customers"
 
     def customer_url(self, base: str, business_id: str, customer_id: str) -> str:
         """The absolute URL of one customer."""
@@ -27,7 +27,6 @@ class Surface(Enum):
 
     def context_url(self, base: str, business_id: str, select: tuple[str, ...] = ()) -> str:
         """The context URL of the collection, limited to these properties (OData 4.01 Protocol, 10.2 and 10.7)."""
-        version, entity_set = self.value
         key = quote(business_id.replace("'", "''"), safe="")
         selected = f"({','.join(select)})" if select else ""
-        return f"{base}/{version}/$metadata#{entity_set}('{key}')/customers{selected}"
+        return f"{base}/{self.version}/$metadata#{self.entity_set}('{key}')/customers{selected}"
