@@ -20,7 +20,7 @@ from customers.errors import (
     NotFound,
     TooManyRequests,
 )
-from customers.keys import check_key
+from customers.keys import check_key, is_key
 from customers.operations import Operations
 from customers.query import Query
 from customers.request import Request
@@ -47,9 +47,13 @@ class Api:
         """Respond to a request to a route, and log one line about it."""
         started = time.perf_counter()
         request = Request(
-            http.method, str(http.url), dict(http.headers.items()), http.get_body(), ids=http.route_params
+            http.method,
+            str(http.url),
+            dict(http.headers.items()),
+            http.get_body(),
+            ids=http.route_params,
+            forwarded_hosts=self._settings.forwarded_hosts,
         )
-        self._in_progress += 1
         try:
             result = await self._perform(request, route)
         except GraphError as problem:
@@ -59,27 +63,12 @@ class Api:
             result = response.error(
                 request, InternalServerError(f"Internal error. The log has the cause under request-id {request.id}.")
             )
-        finally:
-            self._in_progress -= 1
-        _log.info(
-            json.dumps(
-                {
-                    "method": request.method,
-                    "route": f"/{route.template}",
-                    "status": result.status_code,
-                    "milliseconds": round((time.perf_counter() - started) * 1000, 2),
-                    "requestId": request.id,
-                    "businessId": request.business_id,
-                }
-            )
-        )
+        milliseconds = round((time.perf_counter() - started) * 1000, 2)
+        _log.info(json.dumps(_log_entry(request, route, result.status_code, milliseconds)))
         return result
 
     async def _perform(self, request: Request, route: Route) -> func.HttpResponse:
         """Check all that the table of routes demands, then run the operation."""
-        if self._in_progress > self._settings.concurrency:
-            # What cannot be done within the budget is better refused at once than queued.
-            raise TooManyRequests("The service is at its limit of concurrent requests. Try again later.", retry_after=1)
         if not route.operations:
             raise NotFound(
                 f"There is nothing at this path. Customers are at /{Surface.V1_SOLUTIONS.template} and its equivalents."
@@ -95,7 +84,37 @@ class Api:
             request.surface = route.surface
         if operation.options is not None:
             request.query = Query.parse(request.query_string, operation.options, request.business_id)
-        return await operation.handler(self._operations, request)
+        if operation.permission is None:
+            return await operation.handler(self._operations, request)
+        # Counted after authentication, so that no outsider can use up the limit.
+        if self._in_progress >= self._settings.concurrency:
+            # What cannot be done within the budget is better refused at once than queued.
+            raise TooManyRequests("The service is at its limit of concurrent requests. Try again later.", retry_after=1)
+        self._in_progress += 1
+        try:
+            return await operation.handler(self._operations, request)
+        finally:
+            self._in_progress -= 1
+
+
+def _log_entry(request: Request, route: Route, status: int, milliseconds: float) -> dict[str, str | int | float]:
+    """What the log has of a request: who did what to which customer, with which result; no token, body or property.
+
+    Ids that are invalid are left out: an outsider must not be able to write at length to the log.
+    """
+    entry: dict[str, str | int | float] = {
+        "method": request.method,
+        "route": f"/{route.template}",
+        "status": status,
+        "milliseconds": milliseconds,
+        "requestId": request.id,
+    }
+    caller = getattr(request, "caller", None)
+    if caller is not None:
+        entry["application"], entry["objectId"] = caller.application, caller.object_id
+    if route.surface is not None:
+        entry |= {name: value for name, value in request.ids.items() if is_key(value)}
+    return entry
 
 
 def _check_ids(ids: Mapping[str, str]) -> None:

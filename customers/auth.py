@@ -22,6 +22,9 @@ PERSONAL_ACCOUNTS = "9188040d-6c67-4c5b-b112-36a304b66dad"
 LEEWAY = 60
 """Clock skew allowed for the issuer, in seconds."""
 
+# The value of the optional claim acct for a guest ("Optional claims reference"): 0 is a member of the tenant.
+_GUEST = 1
+
 MAX_REMEMBERED = 1000
 """Verified tokens kept, so that a repeated token is not verified again."""
 
@@ -50,10 +53,14 @@ class Permission(Enum):
 
 
 class Caller(NamedTuple):
-    """An authenticated caller: its tenant and application (GUIDs as strings), and the permissions of its token."""
+    """An authenticated caller: its tenant, application and user or service principal, and its token's permissions.
+
+    The first three are the claims ``tid``, ``azp`` or ``appid``, and ``oid`` (empty if the token has none).
+    """
 
     tenant: str
     application: str
+    object_id: str
     permissions: frozenset[str]
 
     def require(self, permission: Permission) -> None:
@@ -81,6 +88,7 @@ class TokenVerifier:
     def __init__(self, settings: Settings) -> None:
         self._tenant = str(settings.tenant_id)
         self._audiences = settings.audiences
+        self._allow_guests = settings.allow_guests
         self._issuers = _issuers(settings.authority, self._tenant)
         self._personal_issuers = _issuers(settings.authority, PERSONAL_ACCOUNTS)
         self._challenge = (
@@ -93,8 +101,8 @@ class TokenVerifier:
     async def authenticate(self, authorization: str | None) -> Caller:
         """Return the caller that the header ``Authorization: Bearer <token>`` proves.
 
-        Raises Unauthenticated, AccessDenied for a personal account, and ServiceUnavailable if the issuer's keys are
-        unreachable.
+        Raises Unauthenticated, AccessDenied for a guest or a personal account, TooManyRequests if too many requests
+        wait for the issuer's keys, and ServiceUnavailable if the keys are unreachable.
         """
         scheme, _, token = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -120,7 +128,12 @@ class TokenVerifier:
             raise AccessDenied("Personal Microsoft accounts are not supported. Use a work or school account.")
         if tenant != self._tenant:
             raise self._invalid_token("The token is from another tenant.")
-        caller = Caller(self._tenant, str(claims.get("azp") or claims.get("appid") or ""), _permissions(claims))
+        application, object_id = claims.get("azp") or claims.get("appid"), claims.get("oid") or ""
+        if not (isinstance(application, str) and isinstance(object_id, str)):
+            raise self._invalid_token("The token must name its client application (azp or appid).")
+        if claims.get("acct") in (_GUEST, str(_GUEST)) and not self._allow_guests:
+            raise AccessDenied("Guests are not allowed. Use an account of the tenant.")
+        caller = Caller(self._tenant, application, object_id, _permissions(claims))
         if len(self._remembered) >= MAX_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[digest] = _VerifiedToken(caller, kid, key, int(claims["exp"]) + LEEWAY)
@@ -188,9 +201,15 @@ class TokenVerifier:
 
 
 def _permissions(claims: SignedClaims) -> frozenset[str]:
-    """The delegated scopes (``scp``, words in a string) or application roles (``roles``, a list) of a token."""
-    scopes, roles = claims.get("scp"), claims.get("roles")
-    found = set(scopes.split()) if isinstance(scopes, str) else set()
-    if isinstance(roles, list):
-        found.update(role for role in roles if isinstance(role, str))
-    return frozenset(found)
+    """The delegated scopes (``scp``, words in a string) or the application roles (``roles``, a list) of a token.
+
+    Roles count only in an application's own token: a user's token has the user's roles too, which are no permission of
+    the client. Source: "Access token claims reference", ``scp``, ``roles``, ``idtyp``.
+    """
+    if "scp" in claims:
+        scopes = claims["scp"]
+        return frozenset(scopes.split() if isinstance(scopes, str) else ())
+    roles = claims.get("roles")
+    if claims.get("idtyp", "app") != "app" or not isinstance(roles, list):
+        return frozenset()
+    return frozenset(role for role in roles if isinstance(role, str))

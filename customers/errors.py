@@ -57,7 +57,7 @@ class BadRequest(GraphError):
     code = "badRequest"
 
     # Enough for any honest mistake, and bounded: a body full of mistakes must not produce a larger response.
-    _MAX_DETAILS = 1000
+    _MAX_DETAILS = 50
     _MAX_SENTENCES = 10
 
     @classmethod

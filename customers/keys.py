@@ -36,6 +36,15 @@ def check_key(value: str) -> str:
     return value
 
 
+def is_key(value: str) -> bool:
+    """Whether ``value`` is a valid key."""
+    try:
+        check_key(value)
+    except PydanticCustomError:
+        return False
+    return True
+
+
 type Key = Annotated[str, AfterValidator(check_key)]
 
 

@@ -7,13 +7,19 @@ import azure.functions as func
 from pydantic_core import from_json
 
 from customers import response
-from customers.errors import BadRequest, Detail, RepeatRejected, ServiceUnavailable
+from customers.errors import BadRequest, Detail, RepeatRejected, ServiceUnavailable, TooManyRequests
 from customers.keys import IdGenerator
 from customers.model import BookingCustomer, CustomerUpdate, NewCustomer
 from customers.repeatability import RepeatableRequest
 from customers.request import Request
 from customers.settings import Settings
 from customers.table import CustomersTable
+
+_HEALTH_REMEMBERED = 1.0
+"""In seconds: how long the result of a health check is used again."""
+
+_MAX_HEALTH_WAITING = 16
+"""Health checks that may wait for storage at the same time."""
 
 
 class Operations:
@@ -23,6 +29,8 @@ class Operations:
         self._settings = settings
         self._table = CustomersTable(settings)
         self._ids = IdGenerator()
+        self._health: asyncio.Task[bool] | None = None
+        self._health_waiting = 0
 
     async def add(self, request: Request) -> func.HttpResponse:
         """Add a customer."""
@@ -110,9 +118,28 @@ class Operations:
 
     async def health(self, request: Request) -> func.HttpResponse:
         """Report whether storage responds."""
-        if not await self._table.is_there():
+        if self._health is None:
+            self._health = asyncio.create_task(self._check_health())
+        if self._health_waiting >= _MAX_HEALTH_WAITING:
+            raise TooManyRequests("Too many health checks are waiting. Try again later.", retry_after=5)
+        self._health_waiting += 1
+        try:
+            healthy = await asyncio.shield(self._health)
+        finally:
+            self._health_waiting -= 1
+        if not healthy:
             raise ServiceUnavailable("The service is not ready.", retry_after=5)
         return response.healthy(request)
+
+    async def _check_health(self) -> bool:
+        """Ask storage once for all who ask within a short time: anybody may ask, without a token."""
+        try:
+            return await self._table.is_there()
+        finally:
+            asyncio.get_running_loop().call_later(_HEALTH_REMEMBERED, self._forget_health)
+
+    def _forget_health(self) -> None:
+        self._health = None
 
 
 async def _no_count() -> None:

@@ -4,7 +4,7 @@ Source: OData 4.01 Protocol, 11.2 (system query options; server-driven paging).
 """
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Mapping
 from enum import Enum
 from hashlib import sha256
@@ -150,14 +150,29 @@ def _open(token: str, binding: list[str]) -> Continuation:
         raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
         place = raw[_DIGEST:]
         match json.loads(place) if raw[:_DIGEST] == _digest(place, binding) else None:
-            case [str() as partition_key, (str() | None) as row_key]:
-                continuation = {"PartitionKey": partition_key, "RowKey": row_key}
+            case [str() as partition, (str() | None) as row] if _may_lead_on(partition, row, binding[0]):
+                continuation = {"PartitionKey": partition, "RowKey": row}
                 # Base64 can spell the same bytes in several ways; only the service's own spelling is valid.
                 if _close(continuation, binding) == token:
                     return continuation
     except (RecursionError, ValueError):
         pass
     raise _InvalidOption("must be taken from @odata.nextLink, with the same business and options")
+
+
+def _may_lead_on(partition_key: str, row_key: str | None, business_id: str) -> bool:
+    """Whether a place can be in a business: it can be sent as a header, and names no other partition.
+
+    Storage encodes a key in base64, with ``-`` as padding, after ``1!``, a length and ``!``. What is encoded in another
+    way is left to storage.
+    """
+    if not f"{partition_key}{row_key}".isascii():
+        return False
+    try:
+        encoded = partition_key.rpartition("!")[2].replace("-", "=")
+        return b64decode(encoded, validate=True).decode() == business_id
+    except ValueError:
+        return True
 
 
 def _digest(place: bytes, binding: list[str]) -> bytes:

@@ -6,7 +6,7 @@ Graph" (request-id and client-request-id).
 
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 
 from werkzeug.http import parse_etags, parse_list_header, parse_options_header, unquote_etag
@@ -17,7 +17,6 @@ from customers.query import Query
 from customers.surface import Surface
 
 JSON = "application/json"
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _CLIENT_REQUEST_ID = re.compile(r"[ -~]{1,256}")
 
 
@@ -37,13 +36,21 @@ class Request:
     """Its query options."""
 
     def __init__(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, ids: Mapping[str, str]
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        ids: Mapping[str, str],
+        forwarded_hosts: Collection[str] = (),
     ) -> None:
         self.method = method
         # Split without urllib, which raises on some of the hosts that a client may send.
         self._origin, _, self.query_string = url.partition("?")
         self._headers = headers
         self._body = body
+        self._forwarded_hosts = forwarded_hosts
         self.ids = ids
         self.business_id = ids.get("businessId", "")
         self.customer_id = ids.get("customerId", "")
@@ -58,13 +65,20 @@ class Request:
 
     @cached_property
     def base(self) -> str:
-        """The scheme and host that the client used, as a proxy forwarded them."""
+        """The scheme and host that the client used, as a proxy forwarded them.
+
+        A forwarded host is used only if the settings name it, because an SDK sends its token to the host of a link.
+        """
         scheme, _, rest = self._origin.partition("://")
-        forwarded_scheme = self._first("x-forwarded-proto").lower()
-        forwarded_host = self._first("x-forwarded-host")
-        if forwarded_scheme in ("http", "https"):
-            scheme = forwarded_scheme
-        return f"{scheme}://{forwarded_host if _HOST.fullmatch(forwarded_host) else rest.partition('/')[0]}"
+        forwarded_host = self._first("x-forwarded-host").lower()
+        if self._first("x-forwarded-proto").lower() == "https":
+            scheme = "https"
+        return f"{scheme}://{forwarded_host if forwarded_host in self._forwarded_hosts else rest.partition('/')[0]}"
+
+    @property
+    def is_https(self) -> bool:
+        """Whether the client used https."""
+        return self.base.startswith("https:")
 
     def _first(self, header: str) -> str:
         return self._headers.get(header, "").partition(",")[0].strip()

@@ -15,22 +15,24 @@ from customers.errors import GraphError
 from customers.model import ODATA_TYPE, Stored
 from customers.request import JSON, Request
 
+# A year, as RFC 6797 has it in its examples; not for subdomains, which are not the service's to decide.
+_TRANSPORT_SECURITY = "max-age=31536000"
+
 
 def _respond(
-    request: Request, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None, media_type: str = JSON
+    request: Request, status: int, body: bytes = b"", headers: dict[str, str] | None = None, media_type: str = JSON
 ) -> func.HttpResponse:
-    return func.HttpResponse(
-        body,
-        status_code=status,
-        headers={
-            "Content-Type": media_type,
-            "request-id": request.id,
-            "client-request-id": request.client_id,
-            "OData-Version": "4.0",
-            "Cache-Control": "no-store",
-            **(headers or {}),
-        },
-    )
+    common = {
+        "Content-Type": media_type,
+        "request-id": request.id,
+        "client-request-id": request.client_id,
+        "OData-Version": "4.0",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if request.is_https:
+        common["Strict-Transport-Security"] = _TRANSPORT_SECURITY
+    return func.HttpResponse(body, status_code=status, headers=common | headers if headers else common)
 
 
 def _entity(stored: Stored, select: tuple[str, ...]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The settings of the service: read from the environment once, checked as a whole, then frozen."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -60,6 +62,12 @@ def _check_emulator(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise PydanticCustomError("host", "must be host names, separated by commas, each with its port if it has one")
+    return value.lower()
+
+
 def _split_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -89,6 +97,13 @@ class Settings(BaseModel):
     metadata_override: Annotated[
         Annotated[str, AfterValidator(check_url)] | None, Field(alias="TOKEN_METADATA_URL")
     ] = None
+
+    allow_guests: Annotated[bool, Field(alias="ALLOW_GUESTS")] = False
+    forwarded_hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_host)], ...],
+        BeforeValidator(_split_list),
+        Field(alias="FORWARDED_HOSTS"),
+    ] = ()
 
     email_address_check: Annotated[Literal["none", "smtp"], Field(alias="EMAIL_ADDRESS_CHECK")] = "none"
     concurrency: Annotated[int, Field(alias="MAX_CONCURRENT_REQUESTS", ge=1, le=100_000)] = 1000

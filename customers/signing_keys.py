@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import jwt
 
-from customers.errors import ServiceUnavailable
+from customers.errors import ServiceUnavailable, TooManyRequests
 from customers.settings import check_url
 
 _log = logging.getLogger(__name__)
@@ -26,13 +26,18 @@ _MAX_DOCUMENT = 1_048_576
 class SigningKeys:
     """The issuer's published keys, found through OpenID Connect Discovery.
 
-    Keys are fetched on first use, in the background once they are a day old, and, at most once a minute, when a token
-    names an unknown key. Keys already fetched outlive an outage of the issuer.
+    Keys are fetched on first use, in the background once they are an hour old, and, at most once a minute, when a token
+    names an unknown key. They outlive an outage of the issuer of up to two days.
     """
 
-    MAX_AGE = 86_400.0
+    # In seconds.
+    MAX_AGE = 3_600.0
+    MAX_TRUST = 2 * 86_400.0
     COOLDOWN = 60.0
     RETRY_AFTER_FAILURE = 1.0
+
+    MAX_WAITING = 100
+    """Requests that may wait for a fetch at the same time."""
 
     def __init__(self, metadata_url: str, issuer: str) -> None:
         self._metadata_url = metadata_url
@@ -42,13 +47,17 @@ class SigningKeys:
         self._failed_at = float("-inf")
         self._sought_unknown_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._waiting = 0
 
     async def get(self, kid: str) -> jwt.PyJWK | None:
         """Return the key with this id, or None if the issuer publishes no such key.
 
-        Raises ServiceUnavailable if the issuer is unreachable and the key unknown.
+        Raises ServiceUnavailable if the issuer is unreachable and the key unknown, and TooManyRequests if too many
+        requests wait for it.
         """
         now = asyncio.get_running_loop().time()
+        if self._keys and now - self._fetched_at > self.MAX_TRUST:
+            self._keys = {}
         key = self._keys.get(kid)
         if key is not None:
             if now - self._fetched_at > self.MAX_AGE and now - self._failed_at > self.COOLDOWN:
@@ -56,16 +65,28 @@ class SigningKeys:
             return key
         if not self._keys:
             if now - self._failed_at > self.RETRY_AFTER_FAILURE:
-                await asyncio.shield(self._fetch())
+                await self._wait_for(self._fetch())
         elif now - self._sought_unknown_at > self.COOLDOWN:
             self._sought_unknown_at = now
-            await asyncio.shield(self._fetch())
+            await self._wait_for(self._fetch())
         elif self._fetching:
-            await asyncio.shield(self._fetching)
+            await self._wait_for(self._fetching)
         key = self._keys.get(kid)
-        if key is None and self._failed_at > self._fetched_at:
+        # While the keys are fresh, an unknown one is most likely made up, whether or not the last fetch failed.
+        fresh = self._keys and asyncio.get_running_loop().time() - self._fetched_at <= self.MAX_AGE
+        if key is None and not fresh and self._failed_at > self._fetched_at:
             raise ServiceUnavailable("The issuer's signing keys cannot be reached. Try again later.", retry_after=5)
         return key
+
+    async def _wait_for(self, fetching: asyncio.Task[None]) -> None:
+        """Wait for a fetch. Few may: anybody can send a token that names an unknown key."""
+        if self._waiting >= self.MAX_WAITING:
+            raise TooManyRequests("Too many requests wait for the signing keys. Try again later.", retry_after=1)
+        self._waiting += 1
+        try:
+            await asyncio.shield(fetching)
+        finally:
+            self._waiting -= 1
 
     def _fetch(self) -> asyncio.Task[None]:
         """Fetch the keys, in one task for all waiting requests."""

@@ -323,7 +323,10 @@ class CustomersTable:
         try:
             rows = [row async for row in await anext(pages)]
         except (AzureError, Backpressure) as error:
-            if getattr(error, "status_code", None) == 400 and (where or continuation):
+            status = getattr(error, "status_code", None)
+            if status in (414, 431):
+                raise BadRequest("The $filter is too long for storage. Shorten the strings or use fewer.") from error
+            if status == 400 and (where or continuation):
                 raise BadRequest(
                     "Storage rejects this $filter or $skiptoken. Simplify the filter; follow @odata.nextLink as it is."
                 ) from error

@@ -81,6 +81,7 @@ class Issuer:
             "aud": AUDIENCE,
             "tid": TENANT,
             "azp": "3f0c8a1e-6d7b-4f52-9a35-c2e1d4b7a860",
+            "oid": "b7e2a9d4-51c6-4e3f-8a07-6d9c1f4e2b85",
             "sub": str(uuid.uuid5(uuid.NAMESPACE_URL, AUDIENCE)),
             "ver": "2.0",
             "iat": now,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -142,14 +143,43 @@ def test_a_client_request_id_that_no_header_should_carry_is_replaced(client: htt
     assert response.headers["client-request-id"] == response.headers["request-id"]
 
 
-def test_urls_are_built_as_the_client_knows_the_service(client: httpx.Client) -> None:
-    forwarded = {"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": "bookings.example.com:8443, inner"}
-    response = client.post(COLLECTION, json=DOCUMENTED, headers=forwarded)
-    assert assert_customer(response)["@odata.context"].startswith("https://bookings.example.com:8443/beta/$metadata#")
-    assert response.headers["Location"].startswith("https://bookings.example.com:8443/beta/")
-    nonsense = {"X-Forwarded-Proto": "javascript", "X-Forwarded-Host": "a/b?c"}
-    location = client.post(COLLECTION, json=DOCUMENTED, headers=nonsense).headers["Location"]
-    assert urlsplit(location)[:2] == ("http", client.base_url.netloc.decode())
+def test_urls_have_the_forwarded_host_only_if_the_settings_name_it(start_service: StartService, issuer: Issuer) -> None:
+    token = {"Authorization": f"Bearer {issuer.token()}"}
+    with (
+        start_service(FORWARDED_HOSTS="Bookings.example.com:8443, other.example.com") as service,
+        httpx.Client(base_url=service.base, headers=token) as client,
+    ):
+        own = client.base_url.netloc.decode()
+        for host, expected in (
+            ("bookings.example.com:8443, inner", "bookings.example.com:8443"),
+            ("BOOKINGS.example.com:8443", "bookings.example.com:8443"),
+            ("other.example.com", "other.example.com"),
+            ("bookings.example.com", own),
+            ("evil.example.com", own),
+            ("evil.example.com, other.example.com", own),
+            ("a/b?c", own),
+            ("", own),
+        ):
+            forwarded = {"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": host}
+            response = client.post(COLLECTION, json=DOCUMENTED, headers=forwarded)
+            assert assert_customer(response)["@odata.context"].startswith(f"https://{expected}/beta/$metadata#"), host
+            assert response.headers["Location"].startswith(f"https://{expected}/beta/")
+
+
+@pytest.mark.parametrize("scheme", ["javascript", "http", "", "wss"])
+def test_no_other_scheme_than_https_is_taken_from_a_proxy(client: httpx.Client, scheme: str) -> None:
+    response = client.post(COLLECTION, json=DOCUMENTED, headers={"X-Forwarded-Proto": scheme})
+    assert urlsplit(response.headers["Location"])[:2] == ("http", client.base_url.netloc.decode())
+
+
+def test_a_browser_is_told_to_keep_to_https_and_to_the_content_type(client: httpx.Client) -> None:
+    for path in (COLLECTION, "/nowhere", "/healthz"):
+        secure = client.get(path, headers={"X-Forwarded-Proto": "https"})
+        assert secure.headers["Strict-Transport-Security"] == "max-age=31536000"
+        assert secure.headers["X-Content-Type-Options"] == "nosniff"
+        plain = client.get(path)
+        assert "Strict-Transport-Security" not in plain.headers
+        assert plain.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_a_quote_in_the_business_id_is_escaped_in_the_context(client: httpx.Client) -> None:
@@ -319,11 +349,21 @@ def test_500_adds_at_once_are_500_customers(service: Service, table: TableClient
     assert {row["displayName"] for row in stored} == {str(n) for n in range(500)}
 
 
+def log_lines(service: Service, response: httpx.Response) -> list[str]:
+    """What the log has of a request; the line may come a little after the response."""
+    for _ in range(50):
+        lines = [line for line in service.log.read_text().splitlines() if response.headers["request-id"] in line]
+        if lines:
+            return lines
+        time.sleep(0.1)
+    return []
+
+
 def test_one_log_line_a_request_tells_what_happened_and_no_more(
     service: Service, client: httpx.Client, issuer: Issuer
 ) -> None:
     response = client.post(BETA.format("Logged"), json={**WHOLE, "emailAddress": "secret@example.com"})
-    lines = [line for line in service.log.read_text().splitlines() if response.headers["request-id"] in line]
+    lines = log_lines(service, response)
     assert len(lines) == 1
     line: dict[str, Any] = json.loads(lines[0])
     assert line.pop("milliseconds") > 0
@@ -332,11 +372,38 @@ def test_one_log_line_a_request_tells_what_happened_and_no_more(
         "route": "/beta/bookingBusinesses/{businessId}/customers",
         "status": 201,
         "requestId": response.headers["request-id"],
+        "application": "3f0c8a1e-6d7b-4f52-9a35-c2e1d4b7a860",
+        "objectId": "b7e2a9d4-51c6-4e3f-8a07-6d9c1f4e2b85",
         "businessId": "Logged",
     }
     log = service.log.read_text()
     assert "secret@example.com" not in log
     assert issuer.token()[:40] not in log
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_the_log_names_who_changed_or_deleted_a_customer(service: Service, issuer: Issuer, method: str) -> None:
+    claims = {"azp": None, "appid": "00000000-0000-4000-8000-000000000001", "oid": None}
+    headers = {"Authorization": f"Bearer {issuer.token(claims)}"}
+    with httpx.Client(base_url=service.base, headers=headers) as client:
+        added = assert_customer(client.post(COLLECTION, json=DOCUMENTED))
+        response = client.request(method, f"{COLLECTION}/{added['id']}", json={"displayName": "x"})
+    line = json.loads(log_lines(service, response)[0])
+    assert (line["application"], line["objectId"], line["customerId"]) == (claims["appid"], "", added["id"])
+
+
+def test_the_log_has_no_invalid_ids(service: Service, anonymous: httpx.Client, client: httpx.Client) -> None:
+    long = "x" * 3000
+    for response in (
+        anonymous.get(BETA.format(long)),
+        anonymous.get(f"{BETA.format('Logged')}/{long}"),
+        client.get(BETA.format(long)),
+        anonymous.get(f"/{long}"),
+    ):
+        assert response.status_code in (400, 401, 404)
+        (line,) = log_lines(service, response)
+        assert len(line) < 400
+        assert "xxx" not in line
 
 
 def test_a_business_id_cannot_forge_a_log_line(service: Service, client: httpx.Client) -> None:

@@ -172,6 +172,10 @@ def test_a_permission_counts_as_scope_or_role(
         {"scp": ["Bookings.Manage.All"]},
         {"scp": None, "roles": "Bookings.Manage.All"},
         {"scp": None, "roles": [["Bookings.Manage.All"]]},
+        {"scp": "User.Read", "roles": ["Bookings.Manage.All"]},
+        {"scp": "", "roles": ["Bookings.Manage.All"]},
+        {"scp": None, "idtyp": "user", "roles": ["Bookings.Manage.All"]},
+        {"scp": None, "idtyp": ["app"], "roles": ["Bookings.Manage.All"]},
     ],
 )
 def test_a_good_token_without_a_permission_is_denied_everything(
@@ -180,6 +184,30 @@ def test_a_good_token_without_a_permission_is_denied_everything(
     token = issuer.token(claims)
     assert_error(add(anonymous, f"Bearer {token}"), 403, "accessDenied", says="Bookings")
     assert_error(get(anonymous, token), 403, "accessDenied", says="Bookings.Read.All")
+
+
+def test_roles_count_in_a_token_of_an_application(anonymous: httpx.Client, issuer: Issuer) -> None:
+    claims = {"scp": None, "idtyp": "app", "roles": ["Bookings.Manage.All"]}
+    assert_customer(add(anonymous, f"Bearer {issuer.token(claims)}"))
+
+
+@pytest.mark.parametrize("claims", [{"azp": None}, {"azp": ""}, {"azp": 5}, {"azp": None, "appid": ["x"]}, {"oid": 5}])
+def test_a_token_that_names_no_client_is_refused(
+    anonymous: httpx.Client, issuer: Issuer, claims: dict[str, Any]
+) -> None:
+    response = add(anonymous, f"Bearer {issuer.token(claims)}")
+    assert_error(response, 401, "InvalidAuthenticationToken", says="client application")
+
+
+@pytest.mark.parametrize("acct", [1, "1"])
+def test_guests_are_denied_unless_the_settings_allow_them(
+    anonymous: httpx.Client, issuer: Issuer, start_service: StartService, acct: object
+) -> None:
+    token = f"Bearer {issuer.token({'acct': acct})}"
+    assert_error(add(anonymous, token), 403, "accessDenied", says="guests")
+    assert_customer(add(anonymous, f"Bearer {issuer.token({'acct': 0})}"))
+    with start_service(ALLOW_GUESTS="true") as service, httpx.Client(base_url=service.base) as client:
+        assert_customer(add(client, token))
 
 
 @pytest.mark.parametrize("iss", [f"{AUTHORITY}/{PERSONAL}/v2.0", f"{AUTHORITY}/{TENANT}/v2.0"])

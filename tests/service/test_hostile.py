@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from infra.local.issuer import Issuer
+from infra.local.issuer import Issuer, new_key
 from infra.local.routing import split_path
 from infra.local.run import connection_string
 from tests.conftest import Service, StartService
@@ -331,6 +331,43 @@ def test_past_its_capacity_the_service_refuses_at_once_and_recovers(
             if response not in added:
                 assert_error(response, 429, "tooManyRequests", says="at its limit of concurrent requests")
         assert_customer(httpx.post(f"{service.base}{BETA.format('x')}", json=DOCUMENTED, headers=headers))
+
+
+def test_requests_without_a_valid_token_use_up_no_capacity(
+    start_service: StartService, start_proxy: Callable[[], AbstractContextManager[FaultProxy]], issuer: Issuer
+) -> None:
+    headers = {"Authorization": f"Bearer {issuer.token()}"}
+
+    async def check(base: str, proxy: FaultProxy) -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=base, timeout=30, limits=limits) as client:
+            await client.post(BETA.format("x"), json=DOCUMENTED, headers=headers)
+            await asyncio.sleep(1.5)  # until the last health check is forgotten
+            proxy.always = late(1)
+            health = [asyncio.create_task(client.get("/healthz")) for _ in range(40)]
+            await asyncio.sleep(0.3)
+            unknown = {"Authorization": f"Bearer {Issuer(new_key()).token()}"}
+            junk = [asyncio.create_task(client.get(BETA.format("x"), headers=unknown)) for _ in range(20)]
+            assert_customer(await client.post(BETA.format("x"), json=DOCUMENTED, headers=headers))
+            assert {response.status_code for response in await asyncio.gather(*junk)} == {401}
+            statuses = [response.status_code for response in await asyncio.gather(*health)]
+            assert statuses.count(200) == 16
+            assert statuses.count(429) == 24
+            gets = [call for call in proxy.passed if "healthz" in call.path]
+            assert len(gets) == 2  # one at the start of the service, one for all of these
+
+    with (
+        start_proxy() as proxy,
+        start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), MAX_CONCURRENT_REQUESTS="1") as service,
+    ):
+        asyncio.run(check(service.base, proxy))
+        proxy.reset()
+
+
+@pytest.mark.parametrize("text", ["a/" * 990, "(" * 1990, "not " * 490, "a(" * 990, "id eq 'a' or " * 150, "a:" * 990])
+def test_a_hostile_filter_is_a_400_at_little_cost(client: httpx.Client, text: str) -> None:
+    response = client.get(BETA.format("x"), params={"$filter": text})
+    assert_error(response, 400, "badRequest", target="$filter")
 
 
 @pytest.mark.parametrize("column", ["addresses", "phones", "createdDateTime"])

@@ -68,6 +68,15 @@ def faulty(behind_proxy: Faulty) -> Iterator[Faulty]:
     behind_proxy.proxy.reset()
 
 
+def assert_health(client: httpx.Client, status: int) -> None:
+    """The health check has this status as soon as the last result is forgotten."""
+    for _ in range(30):
+        if client.get("/healthz").status_code == status:
+            return
+        time.sleep(0.1)
+    assert client.get("/healthz").status_code == status
+
+
 def add(faulty: Faulty, business: str, **more: object) -> httpx.Response:
     """Add the documented customer; the answer comes within the budget, or little later."""
     started = time.monotonic()
@@ -322,7 +331,7 @@ def test_a_fault_that_stays_is_told_within_the_budget(
             assert response.headers["Retry-After"] == retry_after
     assert_error(faulty.client.get("/healthz"), 503, "serviceUnavailable")
     faulty.proxy.reset()
-    assert faulty.client.get("/healthz").status_code == 200
+    assert_health(faulty.client, 200)
 
 
 def test_storage_that_throttled_the_write_and_did_nothing_holds_nothing(faulty: Faulty, table: TableClient) -> None:
@@ -361,7 +370,7 @@ def test_an_answer_that_the_client_chokes_on_stops_nothing(
         faulty.proxy.plan.extend([pass_on, fault(committed)])
         changed = faulty.client.request(method, url, json={"displayName": "New"})
         assert changed.status_code in ((200, 204) if committed else (200, 204, 500, 503))
-    assert faulty.client.get("/healthz").status_code == 200
+    assert_health(faulty.client, 200)
 
 
 @asynccontextmanager

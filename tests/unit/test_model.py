@@ -217,7 +217,7 @@ def test_long_numbers_in_annotations_do_no_harm() -> None:
 def test_a_body_made_of_mistakes_is_not_answered_with_a_larger_one() -> None:
     with pytest.raises(BadRequest) as caught:
         read({f"{'x' * 1000}{n}": 1 for n in range(190)})
-    assert len(caught.value.details) == 192
+    assert len(caught.value.details) == 50
     assert caught.value.message.endswith("and 182 more")
     assert len(caught.value.message) < 3000
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from customers.errors import ServiceUnavailable
+from customers.errors import ServiceUnavailable, TooManyRequests
 from customers.signing_keys import SigningKeys
 from infra.local.issuer import AUTHORITY, TENANT, Issuer, new_key
 from tests.support.clock import Clocked, run
@@ -71,15 +71,55 @@ def test_old_keys_are_renewed_in_the_background() -> None:
     run(scenario)
 
 
-def test_an_unknown_key_of_an_issuer_that_is_down_is_not_called_unknown() -> None:
-    async def scenario(issuer: Issuer, url: str, _: Clocked) -> None:
+def test_while_the_issuer_is_down_an_unknown_key_is_unknown_only_as_long_as_the_keys_are_fresh() -> None:
+    async def scenario(issuer: Issuer, url: str, loop: Clocked) -> None:
         keys = SigningKeys(url, ISSUER)
         await keys.get(issuer.kid)
         keys._metadata_url = "http://127.0.0.1:1/"  # noqa: SLF001
         for _attempt in range(2):
+            assert await keys.get("unknown") is None
+        loop.ahead += SigningKeys.MAX_AGE + 1
+        for _attempt in range(2):
             with pytest.raises(ServiceUnavailable):
                 await keys.get("unknown")
         assert await keys.get(issuer.kid) is not None
+
+    run(scenario)
+
+
+def test_keys_are_trusted_for_two_days_while_the_issuer_is_down() -> None:
+    async def scenario(issuer: Issuer, url: str, loop: Clocked) -> None:
+        keys = SigningKeys(url, ISSUER)
+        await keys.get(issuer.kid)
+        keys._metadata_url = "http://127.0.0.1:1/"  # noqa: SLF001
+        loop.ahead += SigningKeys.MAX_TRUST - 1
+        assert await keys.get(issuer.kid) is not None
+        loop.ahead += 2
+        with pytest.raises(ServiceUnavailable):
+            await keys.get(issuer.kid)
+        keys._metadata_url = url  # noqa: SLF001
+        loop.ahead += SigningKeys.RETRY_AFTER_FAILURE + 1
+        assert await keys.get(issuer.kid) is not None
+
+    run(scenario)
+
+
+def test_only_so_many_requests_wait_for_keys_and_known_keys_need_no_wait() -> None:
+    async def scenario(issuer: Issuer, url: str, _: Clocked) -> None:
+        keys = SigningKeys(url, ISSUER)
+        await keys.get(issuer.kid)
+        answer = asyncio.Event()
+
+        async def slow() -> None:
+            await answer.wait()
+
+        keys._refresh = slow  # type: ignore[method-assign]  # noqa: SLF001
+        waiting = [asyncio.create_task(keys.get(f"junk {number}")) for number in range(SigningKeys.MAX_WAITING + 5)]
+        done, _pending = await asyncio.wait(waiting, timeout=0.2)
+        assert [type(task.exception()) for task in done] == [TooManyRequests] * 5
+        assert await keys.get(issuer.kid) is not None
+        answer.set()
+        assert await asyncio.gather(*waiting, return_exceptions=True)
 
     run(scenario)
 
