@@ -11,7 +11,7 @@ param instanceMemoryMB int
 param maximumInstanceCount int
 param requestsPerInstance int
 param alwaysReadyInstances int
-@description('The subnet that the app joins; none if it is empty.')
+@description('The subnet that the app joins; none if this is empty.')
 param subnetId string
 @description('The settings of the app itself; customers/settings.py reads them.')
 param settings object
@@ -76,7 +76,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
   }
 }
 
-// No user name and password. Flex Consumption has no FTP, and refuses to be told so by ftpsState.
+// No user name and password. Flex Consumption has no FTP, and rejects the setting ftpsState.
 resource ftp 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01' = {
   parent: app
   name: 'ftp'

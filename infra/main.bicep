@@ -1,4 +1,4 @@
-// The whole deployment. azd deploys at the scope of the subscription, so that the resource group is made here too.
+// The whole deployment. azd deploys at the scope of the subscription, because it also creates the resource group.
 targetScope = 'subscription'
 
 @minLength(1)
@@ -14,19 +14,25 @@ param location string
 param tenantId string = tenant().tenantId
 
 @minLength(1)
-@description('The accepted audiences, with commas between: the client id that infra/app-registration.sh prints.')
+@description('The accepted audiences, separated by commas: the client id that infra/app-registration.sh prints.')
 param audience string
 
-@description('Where tokens come from; other clouds have other authorities.')
+@description('The issuer of tokens; other clouds have other authorities.')
 param authority string = environment().authentication.loginEndpoint
 
+@description('Accepts the tokens of guests of the tenant, recognised by the claim acct.')
+param allowGuests bool = false
+
+@description('The values of X-Forwarded-Host that links may have, separated by commas, ports included.')
+param forwardedHosts string = ''
+
 @allowed(['none', 'smtp'])
-@description('smtp demands valid e-mail addresses of customers.')
+@description('smtp requires valid e-mail addresses of customers.')
 param emailAddressCheck string = 'none'
 
 @minValue(1)
 @maxValue(100000)
-@description('The requests under way in one process; one more is refused.')
+@description('Concurrent requests in one process; one more is refused.')
 param maxConcurrentRequests int = 1000
 
 @minValue(1024)
@@ -39,7 +45,7 @@ param bodyLimit int = 1048576
 param storageConnectTimeout int = 2
 
 @minValue(1)
-@description('Seconds for one answer of storage.')
+@description('Seconds for one response of storage.')
 param storageReadTimeout int = 4
 
 @minValue(1)
@@ -48,31 +54,31 @@ param storageReadTimeout int = 4
 param storageBudget int = 10
 
 @allowed(['Standard_LRS', 'Standard_ZRS', 'Standard_GRS', 'Standard_GZRS'])
-@description('How the customers are replicated; Standard_ZRS outlives the loss of a zone, where the region has zones.')
+@description('How the customers are replicated; Standard_ZRS survives the loss of a zone, where the region has zones.')
 param storageSku string = 'Standard_LRS'
 
 @allowed([512, 2048, 4096])
-@description('The memory of an instance.')
+@description('Memory per instance, in MB.')
 param instanceMemoryMB int = 2048
 
 @minValue(40)
 @maxValue(1000)
-@description('The most instances at once.')
+@description('The maximum number of instances.')
 param maximumInstanceCount int = 100
 
 @minValue(1)
 @maxValue(1000)
-@description('The requests that an instance serves at once. The app awaits storage most of the time, so it can take many.')
+@description('Concurrent requests per instance. The app awaits storage most of the time, so it can take many.')
 param requestsPerInstance int = 16
 
 @minValue(0)
-@description('Instances that are kept running, and paid for, so that no request waits for a cold start.')
+@description('Instances that are always running, and billed, so that no request waits for a cold start.')
 param alwaysReadyInstances int = 0
 
 @description('Puts storage behind private endpoints, in a network that the app joins.')
 param privateNetwork bool = false
 
-@description('Who is told of alerts; nobody if it is empty.')
+@description('Who gets the alerts; nobody if it is empty.')
 param alertEmail string = ''
 
 var token = uniqueString(subscription().id, environmentName, location)
@@ -181,6 +187,8 @@ module api 'function.bicep' = {
       TOKEN_TENANT_ID: tenantId
       TOKEN_AUDIENCE: audience
       TOKEN_AUTHORITY: authority
+      ALLOW_GUESTS: string(allowGuests)
+      FORWARDED_HOSTS: forwardedHosts
       EMAIL_ADDRESS_CHECK: emailAddressCheck
       MAX_CONCURRENT_REQUESTS: string(maxConcurrentRequests)
       BODY_LIMIT: string(bodyLimit)

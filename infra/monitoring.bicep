@@ -1,4 +1,4 @@
-// Logs and telemetry, with the saved queries that README.md tells of.
+// Logs and telemetry, with the saved queries of infra/README.md.
 param name string
 param location string
 param tags object

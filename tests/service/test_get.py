@@ -53,9 +53,9 @@ _customers = st.fixed_dictionaries(
 def test_any_customer_that_validates_comes_back_from_storage_exactly_equal(
     client: httpx.Client, business: str, body: dict[str, object]
 ) -> None:
-    response = client.post(BETA.format(quote(business, safe="")), json=body)
-    if response.status_code == 409:  # this example ran before
-        return
+    # Each example has a business of its own, since hypothesis repeats examples.
+    own = f"{business[:219]}{uuid4()}"
+    response = client.post(BETA.format(quote(own, safe="")), json=body)
     customer = assert_customer(response)
     assert {name: customer[name] for name in ("id", "displayName", "emailAddress")}.items() <= body.items()
     for array, model in (("addresses", PhysicalAddress), ("phones", Phone)):
