@@ -33,6 +33,8 @@ test-sdk: sdk node
 
 test-infra: python azmcp
 	.venv/bin/pytest tests/infra/test_types.py
+	@infra/local/setup.sh azure-cli
+	.venv/bin/pytest tests/infra/test_azure_cli.py
 
 smoke: python
 	@$(PYTHON) tests/smoke.py
