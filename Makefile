@@ -36,6 +36,7 @@ lock: lock-tools
 	$(PIP_COMPILE) $(OPTIONS) --extra test --extra sdk -c tests/requirements.txt -o tests/sdk/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra test --extra bench -c tests/requirements.txt -o tests/bench/requirements.txt pyproject.toml
 	echo msmcp-azure | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/requirements.txt -
+	echo azure-cli | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/azure-cli.txt -
 
 SECONDS := 60
 soak: python node
@@ -47,6 +48,8 @@ test-sdk: sdk node
 
 test-infra: python azmcp
 	.venv/bin/pytest tests/infra/test_types.py
+	@infra/local/setup.sh azure-cli
+	.venv/bin/pytest tests/infra/test_azure_cli.py
 
 smoke: python
 	@$(PYTHON) tests/smoke.py

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite; "setup.sh sdk",
-# "setup.sh azmcp" and "setup.sh bench" make environments with the Graph SDKs, Azure's type tables, and the benchmark.
+# "setup.sh azmcp", "setup.sh azure-cli" and "setup.sh bench" make environments with the Graph SDKs, Azure's type tables,
+# the Azure CLI, and the benchmark.
 # It does nothing where the locked requirements have not changed. All it says goes to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -67,6 +68,10 @@ azmcp_environment() {
     environment .local/azmcp tests/infra/requirements.txt
 }
 
+azure_cli_environment() {
+    environment .local/azure-cli tests/infra/azure-cli.txt
+}
+
 bench_environment() {
     environment .local/bench tests/bench/requirements.txt
 }
@@ -95,5 +100,8 @@ node_environment() {
     cp infra/local/package-lock.json "$modules/locked"
 }
 
-"$1_environment"
+case "$1" in
+azure-cli) azure_cli_environment ;;
+*) "$1_environment" ;;
+esac
 [ -e local.settings.json ] || cp infra/local/local.settings.json local.settings.json

@@ -1,40 +1,21 @@
-"""The registration in Entra ID has the permissions that the service asks for, and the script makes it so."""
+"""The registration in Entra ID has the permissions that the service asks for; the script refuses wrong usage.
+
+What the script does in Entra ID is in test_azure_cli.py, for which ``make test-infra`` sets the Azure CLI up.
+"""
 
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from customers.auth import Permission
 
 SCRIPT = "infra/app-registration.sh"
 REGISTRATION = json.loads(Path("infra/app-registration.json").read_text())
-# Answers as the Azure CLI would, in a tenant that has nothing yet, and writes down what it was asked.
-AZ = """#!/bin/sh
-echo "$*" >> "$LOG"
-case "$*" in
-"ad app create"*) echo the-audience ;;
-*"ad sp show"*) echo the-role ;;
-*"--method GET"*) echo the-scope ;;
-"ad sp list"*) if [ -n "$KNOWN" ]; then echo the-principal; fi ;;
-esac
-"""
-
-
-def run(folder: Path, *arguments: str, known: str = "") -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run the script with an Azure CLI of ours; return how it ended and the calls."""
-    az, log = folder / "az", folder / "log"
-    az.write_text(AZ)
-    az.chmod(0o700)
-    log.touch()
-    env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(log), "KNOWN": known}
-    ended = subprocess.run([SCRIPT, *arguments], env=env, capture_output=True, text=True, check=False)  # noqa: S603
-    return ended, log.read_text().splitlines()
-
-
-def body(call: str) -> object:
-    """The body that a call sends."""
-    return json.loads(call.partition("--body ")[2])
+AUDIENCE = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 
 
 def test_it_has_every_permission_as_scope_and_as_role() -> None:
@@ -58,38 +39,63 @@ def test_its_tokens_are_of_version_2_and_of_one_tenant() -> None:
     assert REGISTRATION["signInAudience"] == "AzureADMyOrg"
 
 
-def test_create_makes_it_and_prints_the_audience(tmp_path: Path) -> None:
-    ended, calls = run(tmp_path, "create")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "the-audience\n", "")
-    patches = [call for call in calls if "--method PATCH" in call]
-    assert all("applications(appId='the-audience')" in call for call in patches)
-    assert "--body @infra/app-registration.json" in patches[0]
-    assert body(patches[1]) == {
-        "identifierUris": ["api://the-audience"],
-        "api": {
-            "preAuthorizedApplications": [
-                {"appId": "04b07795-8ddb-461a-bbee-02f9e1bf7b46", "delegatedPermissionIds": ["the-scope"]}
-            ]
-        },
-    }
-    assert calls[-1].startswith("ad sp create --id the-audience")
+def test_its_tokens_tell_guests_from_members_and_people_from_applications() -> None:
+    assert [claim["name"] for claim in REGISTRATION["optionalClaims"]["accessToken"]] == ["acct", "idtyp"]
 
 
-def test_allow_gives_a_client_a_role(tmp_path: Path) -> None:
-    ended, calls = run(tmp_path, "allow", "the-audience", "the-client", "Bookings.Read.All", known="yes")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "[?value=='Bookings.Read.All']" in calls[-2]
-    assert body(calls[-1]) == {"principalId": "the-principal", "resourceId": "the-principal", "appRoleId": "the-role"}
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "the following arguments are required: COMMAND"),
+        (("remove",), "invalid choice: 'remove'"),
+        (("create", "Booking customers"), "unrecognized arguments"),
+        (("create", "--name", "Booking customers"), "must be 1 to 100 letters"),
+        (("create", "--name", "a", "--client-id", AUDIENCE), "not allowed with argument"),
+        (("allow", AUDIENCE, AUDIENCE), "the following arguments are required: PERMISSION"),
+        (("allow", AUDIENCE, AUDIENCE, "Bookings.Write"), "invalid choice: 'Bookings.Write'"),
+        (("allow", AUDIENCE, "Reception", "Bookings.Read.All"), "must be an ID such as"),
+        (("allow", "api://customers", AUDIENCE, "Bookings.Read.All"), "must be an ID such as"),
+        (("cli", AUDIENCE, "Bookings.Write"), "invalid choice: 'Bookings.Write'"),
+        (("redirect", AUDIENCE, "http://example.com/docs"), "must be the address of a page"),
+        (("redirect", AUDIENCE, "https://*.example.com/docs"), "must be the address of a page"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_is_asked_for(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    az = tmp_path / "az"
+    az.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
+    az.chmod(0o700)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run([SCRIPT, *arguments], env=env, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("usage: app-registration.sh")
+    assert said in ended.stderr
+    assert not (tmp_path / "asked").exists()
 
 
-def test_allow_fails_where_there_is_no_such_client(tmp_path: Path) -> None:
-    ended, calls = run(tmp_path, "allow", "the-audience", "the-client")
-    assert (ended.returncode, ended.stderr) == (1, "There is no such audience, client or role.\n")
-    assert not any("--method POST" in call for call in calls)
+def run_without(path: Path, **programs: str) -> tuple[int, str]:
+    """Run the script where only these programs are; return its exit code, and what it says to a person."""
+    shell = {name: f"/usr/bin/{name}" for name in ("dirname", "sed", "sh")}
+    for name, program in {**shell, **programs}.items():
+        (path / name).symlink_to(program)
+    ended = subprocess.run(  # noqa: S603
+        [SCRIPT, "create"], env={"PATH": str(path)}, capture_output=True, text=True, check=False
+    )
+    return ended.returncode, ended.stderr
 
 
-def test_anything_else_shows_how_to_use_it(tmp_path: Path) -> None:
-    ended, calls = run(tmp_path, "remove")
-    assert ended.returncode == 2
-    assert "create [NAME]" in ended.stderr
-    assert calls == []
+def test_it_says_where_to_get_the_azure_cli(tmp_path: Path) -> None:
+    advice = "The Azure CLI is needed: https://aka.ms/install-azure-cli\n"
+    assert run_without(tmp_path, python3=sys.executable) == (1, advice)
+
+
+def test_it_runs_with_the_python_of_the_azure_cli(tmp_path: Path) -> None:
+    az = tmp_path / "fake"
+    az.write_text(f"""#!/bin/sh
+if [ "$1" = --version ]; then echo "Python location '{sys.executable}'"; exit; fi
+echo "ERROR: Please run 'az login'" >&2
+exit 1
+""")
+    az.chmod(0o700)
+    assert run_without(tmp_path, az=str(az)) == (1, "ERROR: Please run 'az login'\n")
