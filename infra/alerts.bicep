@@ -1,9 +1,9 @@
-// What somebody should be told of.
+// The alerts.
 param location string
 param tags object
 param workspaceId string
 param storageName string
-@description('Who is told; nobody if it is empty.')
+@description('Who gets the alerts; nobody if this is empty.')
 param email string
 @description('More failed requests than this in five minutes raise an alert.')
 param failedRequests int = 0

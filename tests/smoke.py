@@ -1,7 +1,7 @@
 """Tries the main operations of a running service, and some that it must refuse; for a deployed one above all.
 
-Usage: ``smoke.py``, with the variables BASE_URL and TOKEN (a token that may write). It tells each step and ends with 1
-at the first that fails. What it adds, to a business of its own, it deletes.
+Usage: ``smoke.py``, with the variables BASE_URL and TOKEN (a token that may write). It prints each step, and exits
+with 1 at the first that fails. It deletes what it adds, to a business of its own.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""A small Functions host for development, where Core Tools (``func start``) can't be had. Not for production.
+"""A small Functions host for development without Core Tools (``func start``). Not for production.
 
 It loads the real ``function_app.py`` through the library that runs it in Azure (``azure-functions-runtime``) and
-treats HTTP as the Functions host does: see ``routing.py`` for paths, and below for requests and responses.
+treats HTTP as the Functions host does; ``routing.py`` has the rules of paths.
 Compatible: route order and templates, ``routePrefix``, bodies, headers, and what makes an empty 404 or 500.
-Not here: methods that its HTTP parser does not know (a 400), triggers other than HTTP, keys,
+Not supported: methods that its HTTP parser does not know (a 400), triggers other than HTTP, keys,
 ``/admin``, CORS, scaling, reloading. It listens on 127.0.0.1 only.
 
 Usage: ``python -m infra.local.host [--port 7071]``, in the folder of ``host.json``. It reads ``local.settings.json`` if
@@ -35,7 +35,7 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5
 
 
 class HostError(Exception):
-    """The app can't be served; the message says why in one line."""
+    """The app cannot be served; the message says why in one line."""
 
 
 class _Message(SimpleNamespace):
@@ -84,7 +84,7 @@ class FunctionsApp:
             )
         )
         if response.result.status != _PROTOS.StatusResult.Success:
-            # Only the message: the trace is of the worker's innards.
+            # Only the message: the stack trace is internal to the worker.
             raise HostError(response.result.exception.message)
         found = (await worker.functions_metadata_request(None)).function_metadata_results or []
         routes, functions = [], {}
@@ -111,8 +111,8 @@ class FunctionsApp:
         name, route_values = found
         length = request.content_length or 0
         if length > int(os.environ.get("FUNCTIONS_REQUEST_BODY_SIZE_LIMIT", _BODY_LIMIT)):
-            return web.Response(status=413)
-        # As the host does, a body is passed on only where its length is declared.
+            return web.Response(status=500)  # the web server's own failure
+        # As in the host, a body is passed on only if its length is declared.
         body = await request.content.read() if length else b""
         url_path = quote(raw_path, safe="/%:@!$&'()*+,;=~", errors="surrogateescape")
         http = _Message(
@@ -213,7 +213,7 @@ def read_local_settings(folder: Path) -> None:
 
 
 async def serve(folder: Path, port: int) -> None:
-    """Serve the app in ``folder`` on 127.0.0.1 until SIGINT or SIGTERM, then finish what is under way."""
+    """Serve the app in ``folder`` on 127.0.0.1 until SIGINT or SIGTERM, then finish the requests in progress."""
     app = await FunctionsApp.load(folder)
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -229,12 +229,12 @@ async def serve(folder: Path, port: int) -> None:
 
 
 def main() -> int:
-    """Run the host; 1 with one line on stderr if it can't start."""
+    """Run the host. Returns 1, after one line on stderr, if it cannot start."""
     parser = argparse.ArgumentParser(description="A small Functions host for development.")
     parser.add_argument("--port", type=int, default=7071)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # The worker's own lines: two a request, and traces of what is told in one line here.
+    # The worker logs two lines per request, and stack traces of what is one line here.
     logging.getLogger("azure.functions").setLevel(logging.CRITICAL)
     read_local_settings(Path.cwd())
     try:

@@ -1,7 +1,7 @@
 """A token issuer for development, in the place of Microsoft Entra ID: discovery, keys, and tokens signed with its key.
 
-The key is made on first use and stays in the git-ignored ``.local/``. Its tokens are worthless elsewhere: a deployed
-service trusts the keys that https://login.microsoftonline.com publishes, and takes no http:// address for them.
+The key is created on first use and kept in ``.local/``, which git ignores. No deployed service accepts its tokens: it
+trusts the keys that https://login.microsoftonline.com publishes, and no http:// address for them.
 
 Usage: ``python -m infra.local.issuer token`` prints a token. The variable CLAIMS, a JSON object, replaces default
 claims; a null removes one.
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 AUTHORITY = "https://issuer.invalid"
-"""No such host can exist (RFC 2606), so that no deployed service can be told to trust this issuer by its name."""
+"""No such host can exist (RFC 2606), so no deployed service can be configured to trust this issuer."""
 TENANT = "7d3b1c52-4f0e-4b8a-9c61-0f2a5e8d9b34"
 AUDIENCE = "api://booking-customers"
 LIFETIME = 8 * 3600
@@ -30,12 +30,12 @@ type _Key = rsa.RSAPrivateKey
 
 
 def new_key() -> _Key:
-    """Make a signing key."""
+    """Create a signing key."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def load_key(path: Path) -> _Key:
-    """Read the signing key, or make it on first use, readable by its owner only."""
+    """Read the signing key, or create it on first use, readable by its owner only."""
     if not path.exists():
         pem = new_key().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -64,7 +64,7 @@ class Issuer:
         self.rotate(key)
 
     def rotate(self, key: _Key) -> None:
-        """Sign with another key from now on, and publish that one only."""
+        """Replace the signing key, and publish only the new one."""
         numbers = key.public_key().public_numbers()
         self._keys = {f"{numbers.n % (1 << 80):020x}": key}
 
@@ -91,7 +91,7 @@ class Issuer:
             **(claims or {}),
         }
         present = {name: value for name, value in merged.items() if value is not None}
-        # Signed as bytes, so that claims of any type, which the library would refuse, can be tried.
+        # Signed as bytes, so that tests can use claims that the library would refuse.
         return jwt.PyJWS().encode(
             json.dumps(present).encode(),
             self._keys[self.kid],
@@ -142,14 +142,14 @@ KEY_PATH = Path(".local/issuer/key.pem")
 
 
 def main() -> int:
-    """Print a token alone on stdout; 2 with one line on stderr if CLAIMS is not a JSON object."""
+    """Print a token, alone on stdout. Returns 2, after one line on stderr, if CLAIMS is not a JSON object."""
     try:
         claims = json.loads(os.environ.get("CLAIMS") or "{}")
     except ValueError as error:
-        print(f"CLAIMS is not JSON: {error}", file=sys.stderr)
+        print(f"CLAIMS must be JSON: {error}", file=sys.stderr)
         return 2
     if not isinstance(claims, dict):
-        print('CLAIMS is not a JSON object such as {"scp": "Bookings.Read.All"}', file=sys.stderr)
+        print('CLAIMS must be a JSON object such as {"scp": "Bookings.Read.All"}', file=sys.stderr)
         return 2
     print(Issuer(load_key(KEY_PATH)).token(claims))
     return 0

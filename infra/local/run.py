@@ -1,9 +1,9 @@
-"""Brings up the whole service on this machine: Azurite, the token issuer, the table, and the Functions host.
+"""Starts the whole service on this machine: Azurite, the token issuer, the table, and the Functions host.
 
 Usage: ``python -m infra.local.run [--services]``, in the top folder. ``--services`` leaves out the host, for
 ``func start``.
 Variables: PORT (7071) for the host, TABLE_PORT (10002) for Azurite, ISSUER_PORT (any free one; with ``--services``
-7072). It stays until SIGINT or SIGTERM, then ends what it started, the host first.
+7072). It runs until SIGINT or SIGTERM, then stops what it started, the host first.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _PATIENCE = 30.0
 
 
 class StartError(Exception):
-    """Something can't be started; the message says in one line what to do."""
+    """Something cannot be started; the message says in one line what to do."""
 
 
 def connection_string(table_port: int) -> str:
@@ -77,7 +77,7 @@ async def process(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run a program in a session of its own, so that Ctrl-C reaches it through us only, and end it at the exit."""
+    """Run a program in a session of its own, so that Ctrl-C does not reach it directly, and stop it at the exit."""
     child = await asyncio.create_subprocess_exec(
         *line,
         stdout=output,
@@ -95,42 +95,44 @@ async def process(
             try:
                 await asyncio.wait_for(child.wait(), 20)
             except TimeoutError:
-                print(f"{name} does not end; it is killed", file=sys.stderr)
+                print(f"{name} did not stop within 20 seconds; killing it.", file=sys.stderr)
                 child.kill()
                 await child.wait()
 
 
 @asynccontextmanager
 async def azurite(port: int, location: Path | None, log: Path) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run Azurite's table service, with its data in ``location``, or in memory. Raises StartError if it won't start."""
+    """Run Azurite's table service, with its data in ``location`` or in memory. Raises StartError if it can't start."""
     node = shutil.which("node")
     program = HERE / "node_modules" / "azurite" / "dist" / "src" / "table" / "main.js"
     if node is None or not program.exists():
-        raise StartError("Azurite is not installed; it needs Node.js 20 or newer with npm: https://nodejs.org")
+        raise StartError(
+            "Azurite is not installed. Run make node; it needs Node.js 20 or newer with npm, from https://nodejs.org"
+        )
     line = [node, str(program), "--tablePort", str(port), "--tableHost", "127.0.0.1", "--disableTelemetry", "--silent"]
     line += ["--location", str(location)] if location else ["--inMemoryPersistence"]
     with log.open("w") as output:
-        # SIGINT is the only signal on which Azurite saves what it has.
+        # Azurite saves its data on SIGINT only.
         async with process("Azurite", line, end_with=signal.SIGINT, output=output) as child:
             if not await _until(child, lambda: _accepts(port)):
-                last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
+                last = (log.read_text().strip().splitlines() or ["its log is empty"])[-1]
                 raise StartError(f"Azurite did not start on port {port}: {last}")
             yield child
 
 
 async def make_table(storage: str, table: str = "customers") -> None:
-    """Make the table if it is not there."""
+    """Create the table if it does not exist."""
     async with TableClient.from_connection_string(storage, table, retry_total=3) as client:
         try:
             await client.create_table()
         except ResourceExistsError:
             pass
         except AzureError as error:
-            raise StartError(f"The table can't be made: {str(error).splitlines()[0]}") from None
+            raise StartError(f"The table cannot be created: {str(error).splitlines()[0]}") from None
 
 
 async def _until(child: asyncio.subprocess.Process, ready: Callable[[], Awaitable[bool]]) -> bool:
-    """Wait until something is ready; false if the process ends or too much time passes."""
+    """Wait until something is ready; False if the process ends or the time is over."""
     try:
         async with asyncio.timeout(_PATIENCE):
             while child.returncode is None:
@@ -173,15 +175,15 @@ async def functions_host(
         "The Functions host", host, end_with=signal.SIGTERM, output=output, env=env, cwd=folder
     ) as child:
         if not await _until(child, lambda: _is_healthy(f"http://127.0.0.1:{port}")):
-            raise StartError(f"The Functions host did not become healthy on port {port}; its last lines say why.")
+            raise StartError(f"The Functions host did not become healthy on port {port}. Its last lines say why.")
         yield child
 
 
 def _port(variable: str, default: int) -> int:
-    """Read a port from the environment and make sure that it can be had."""
+    """Read a port from the environment and make sure that it is free."""
     text = os.environ.get(variable) or str(default)
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise StartError(f"{variable}={text} is not a port number.")
+        raise StartError(f"{variable} must be a port number from 1 to 65535, not {text}.")
     port = int(text)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -189,19 +191,19 @@ def _port(variable: str, default: int) -> int:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise StartError(
-                f"Port {port} can't be used ({error.strerror}); choose another one with {variable}=…"
+                f"Port {port} cannot be used ({error.strerror}). Choose another one with {variable}=…"
             ) from None
     return port
 
 
 def _lock() -> IO[str]:
-    """Make sure that no other run writes to the same data."""
+    """Make sure that no other start from this folder uses the same data."""
     STATE.mkdir(exist_ok=True)
     lock = (STATE / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise StartError("The service is running from this folder already.") from None
+        raise StartError("The service is already running from this folder. Stop it first.") from None
     return lock
 
 
@@ -216,24 +218,24 @@ def _welcome(base: str, token: str) -> str:
     return (
         f"\nThe service is ready: {base}\n\nAdd a customer (the token is good for {LIFETIME // 3600} hours):\n\n"
         f"curl -i {base}/beta/bookingBusinesses/{BUSINESS}/customers "
-        f"-H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{body}'\n\nCtrl-C ends it.\n"
+        f"-H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{body}'\n\nCtrl-C stops it.\n"
     )
 
 
 async def run(*, services_only: bool) -> None:
-    """Bring everything up and stay until a signal. Raises StartError if a part can't start or ends by itself."""
+    """Start everything and run until a signal. Raises StartError if a part cannot start or stops by itself."""
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # nohup wants SIGHUP ignored; that a shell ignores SIGINT for what it runs in the background is no such wish.
+        # An ignored SIGHUP is nohup's and stays so. A shell ignores SIGINT for background jobs, which must not stay so.
         if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with AsyncExitStack() as running:
         running.enter_context(_lock())
         ports = _port("PORT", 7071), _port("TABLE_PORT", 10002)
         if ports[0] == ports[1]:
-            raise StartError(f"PORT and TABLE_PORT are both {ports[0]}; they must differ.")
+            raise StartError(f"PORT and TABLE_PORT must differ; both are {ports[0]}.")
         issuer = Issuer(load_key(KEY_PATH))
-        # func start has the issuer's address in a file; otherwise any port will do.
+        # func start reads the issuer's address from a file; otherwise any port will do.
         fixed = services_only or bool(os.environ.get("ISSUER_PORT"))
         runner, metadata_url = await issuer.serve(_port("ISSUER_PORT", 7072) if fixed else 0)
         running.push_async_callback(runner.cleanup)
@@ -244,7 +246,7 @@ async def run(*, services_only: bool) -> None:
         table = os.environ.get("CUSTOMERS_TABLE") or "customers"
         await make_table(storage, table)
         if services_only:
-            print("\nAzurite and the issuer are ready for func start. Ctrl-C ends them.\n", flush=True)
+            print("\nAzurite and the issuer are ready for func start. Ctrl-C stops them.\n", flush=True)
         else:
             settings = app_settings(storage=storage, metadata_url=metadata_url, table=table)
             children["The Functions host"] = await running.enter_async_context(functions_host(ports[0], settings))
@@ -253,7 +255,7 @@ async def run(*, services_only: bool) -> None:
 
 
 async def _stopped(stop: asyncio.Event, children: Mapping[str, asyncio.subprocess.Process]) -> None:
-    """Wait for a signal. Raises StartError if a process ends before."""
+    """Wait for a signal. Raises StartError if a process stops before it."""
     waiting = {asyncio.create_task(child.wait()): name for name, child in children.items()}
     stopping = asyncio.create_task(stop.wait())
     done, pending = await asyncio.wait({stopping, *waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -261,11 +263,11 @@ async def _stopped(stop: asyncio.Event, children: Mapping[str, asyncio.subproces
         task.cancel()
     if stopping not in done:
         names = " and ".join(name for task, name in waiting.items() if task in done)
-        raise StartError(f"{names} ended by itself; its last lines say why.")
+        raise StartError(f"{names} stopped by itself. Its last lines say why.")
 
 
 def main() -> int:
-    """Run; 1 with one line on stderr if something can't be started."""
+    """Run. Returns 1, after one line on stderr, if something cannot be started."""
     try:
         asyncio.run(run(services_only="--services" in sys.argv[1:]))
     except (StartError, OSError) as error:

@@ -2,7 +2,7 @@
 # Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite; "setup.sh sdk",
 # "setup.sh azmcp", "setup.sh azure-cli" and "setup.sh bench" make environments with the Graph SDKs, Azure's type tables,
 # the Azure CLI, and the benchmark.
-# It does nothing where the locked requirements have not changed. All it says goes to stderr.
+# It does nothing where the locked requirements have not changed. All messages go to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
 exec >&2
@@ -43,13 +43,13 @@ environment() {
     fi
     python=$(find_python)
     if [ -z "$python" ]; then
-        echo "Python 3.13 is needed and could not be fetched; get it from https://www.python.org/downloads/ or with: pyenv install 3.13"
+        echo "Python 3.13 is required and could not be downloaded. Get it from https://www.python.org/downloads/ or with: pyenv install 3.13"
         exit 1
     fi
     echo "Making $1 with $("$python" --version) ..."
     rm -rf "$1"
     if ! "$python" -m venv "$1" >/dev/null 2>&1; then
-        echo "$python can't make a virtual environment; install its venv module (on Debian: apt-get install python3.13-venv)"
+        echo "$python cannot create a virtual environment. Install its venv module (on Debian: apt-get install python3.13-venv)"
         exit 1
     fi
     "$1/bin/pip" install -qq --disable-pip-version-check --require-hashes -r "$2"
@@ -88,7 +88,7 @@ lock_environment() {
 
 node_environment() {
     if ! command -v npm >/dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then
-        echo "Node.js 20 or newer with npm is needed, for Azurite; get it from https://nodejs.org"
+        echo "Node.js 20 or newer with npm is required, for Azurite. Get it from https://nodejs.org"
         exit 1
     fi
     modules=infra/local/node_modules

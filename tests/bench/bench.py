@@ -94,7 +94,7 @@ def bare_insert(storage: str) -> str:
     account, path = parts["AccountName"], f"/{parts['AccountName']}/{_TABLE}"
     date = format_datetime(datetime.now(UTC), usegmt=True)
     digest = hmac.digest(base64.b64decode(parts["AccountKey"]), f"{date}\n/{account}{path}".encode(), hashlib.sha256)
-    moment = "2026-11-23T12:00:00.000000Z"
+    timestamp = "2026-11-23T12:00:00.000000Z"
     row = {
         "PartitionKey": BUSINESS,
         "RowKey": KEY,
@@ -102,9 +102,9 @@ def bare_insert(storage: str) -> str:
         "emailAddress": "Email Address value",
         "addresses": "[]",
         "phones": "[]",
-        "createdDateTime": moment,
+        "createdDateTime": timestamp,
         "createdDateTime@odata.type": "Edm.DateTime",
-        "lastUpdatedDateTime": moment,
+        "lastUpdatedDateTime": timestamp,
         "lastUpdatedDateTime@odata.type": "Edm.DateTime",
         "operationId": "365982fb-eba2-4f44-a760-e525af46333e",
     }
@@ -180,7 +180,7 @@ async def surroundings(name: str) -> AsyncGenerator[Surroundings]:
 
 
 async def empty_table(storage: str) -> None:
-    """Begin anew, so that every round finds the same and Azurite's memory stays small."""
+    """Empty the table, so that every round has the same conditions and Azurite's memory stays small."""
     async with TableClient.from_connection_string(storage, _TABLE) as table:
         await table.delete_table()
         await table.create_table()

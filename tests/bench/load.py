@@ -1,7 +1,7 @@
 """The load: clients that each send the same request over and over on a connection of their own.
 
 In a process of its own, and as lean as Python can be, so that what is measured is the server. One JSON object on stdin
-tells what to do (see ``Load``), and one on stdout what came of it. ``KEY`` in the request is replaced by a new key of
+says what to do (see ``Load``), and one on stdout has the results. ``KEY`` in the request is replaced by a new key of
 as many characters each time.
 """
 

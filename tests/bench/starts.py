@@ -28,7 +28,7 @@ class Kind(Enum):
     """From the start of the process."""
 
     LOAD = "app load"
-    """From the moment that a worker which is already started is told to load the app."""
+    """From when a running worker starts to load the app."""
 
 
 class Command(NamedTuple):

@@ -56,7 +56,7 @@ def test_claims_that_are_no_object_are_refused_in_one_line(tmp_path: Path, claim
     assert "CLAIMS" in ended.stderr
 
 
-def test_two_who_make_the_key_at_once_get_the_same(tmp_path: Path) -> None:
+def test_concurrent_creation_of_the_key_gives_one_key(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     processes = [
         subprocess.Popen(  # noqa: S603

@@ -129,11 +129,11 @@ def test_a_second_run_from_the_same_folder_is_refused_in_one_line(folder: Path) 
         with started(folder, PORT=str(free_port()), TABLE_PORT=str(free_port())) as second:
             assert second.wait(30) == 1
             assert second.stderr
-            assert "running from this folder already" in second.stderr.read()
+            assert "already running from this folder" in second.stderr.read()
 
 
 @pytest.mark.parametrize("variable", ["PORT", "TABLE_PORT", "ISSUER_PORT"])
-def test_a_port_in_use_is_told_in_one_line(folder: Path, variable: str) -> None:
+def test_one_line_reports_a_port_in_use(folder: Path, variable: str) -> None:
     ports = {"PORT": str(free_port()), "TABLE_PORT": str(free_port())}
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -150,9 +150,13 @@ def test_a_port_in_use_is_told_in_one_line(folder: Path, variable: str) -> None:
 
 @pytest.mark.parametrize(
     ("port", "says"),
-    [("http", "PORT=http is not a port number."), ("0", "PORT=0 is not a port number."), ("40001", "must differ")],
+    [
+        ("http", "PORT must be a port number from 1 to 65535, not http."),
+        ("0", "PORT must be a port number from 1 to 65535, not 0."),
+        ("40001", "must differ"),
+    ],
 )
-def test_a_port_that_can_not_be_is_told_in_one_line(folder: Path, port: str, says: str) -> None:
+def test_one_line_reports_an_invalid_port(folder: Path, port: str, says: str) -> None:
     with started(folder, PORT=port, TABLE_PORT="40001") as process:
         assert process.wait(30) == 1
         assert process.stderr
@@ -166,7 +170,7 @@ def test_it_makes_the_table_that_the_app_uses(folder: Path) -> None:
         wait_for(process, "curl ")
 
 
-def test_azurite_that_does_not_start_is_told_in_one_line(folder: Path) -> None:
+def test_one_line_reports_that_azurite_does_not_start(folder: Path) -> None:
     (folder / "node").write_text("#!/bin/sh\necho out of coffee >&2\nexit 1\n")
     (folder / "node").chmod(0o755)
     path = f"{folder}:{os.environ['PATH']}"
@@ -190,7 +194,7 @@ def test_a_part_that_ends_by_itself_ends_the_rest(folder: Path) -> None:
         os.kill(host, signal.SIGKILL)
         assert process.wait(30) == 1
         assert process.stderr
-        assert "The Functions host ended by itself" in process.stderr.read()
+        assert "The Functions host stopped by itself" in process.stderr.read()
     time.sleep(0.1)
     assert in_the_group_of(folder) == []
 

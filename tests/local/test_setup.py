@@ -10,8 +10,8 @@ import pytest
 from infra.local.run import HERE
 
 
-@pytest.mark.parametrize(("part", "says"), [("python", "Python 3.13 is needed"), ("node", "Node.js 20 or newer")])
-def test_what_is_missing_is_told_in_one_line(tmp_path: Path, part: str, says: str) -> None:
+@pytest.mark.parametrize(("part", "says"), [("python", "Python 3.13 is required"), ("node", "Node.js 20 or newer")])
+def test_one_line_says_what_is_missing(tmp_path: Path, part: str, says: str) -> None:
     tools, script = tmp_path / "bin", tmp_path / "infra" / "local" / "setup.sh"
     script.parent.mkdir(parents=True)
     shutil.copy(HERE / "setup.sh", script)

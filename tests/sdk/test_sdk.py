@@ -109,7 +109,7 @@ def test_a_customer_is_added_got_changed_and_deleted(run: Callable[[Scenario], N
     run(scenario)
 
 
-def test_what_was_read_can_be_sent_back_as_it_is(run: Callable[[Scenario], None]) -> None:
+def test_what_was_read_can_be_sent_back_unchanged(run: Callable[[Scenario], None]) -> None:
     async def scenario(surface: Surface) -> None:
         added = await surface.customers.post(surface.named("Ada"))
         item = surface.item(added.id)

@@ -110,7 +110,7 @@ def test_ids_made_one_after_the_other_sort_so(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "prefer", ["return=minimal", "RETURN=Minimal", 'x, return="minimal"; y=1', "return=minimal, return=representation"]
 )
-def test_a_minimal_answer_has_no_body_and_says_where_the_customer_is(client: httpx.Client, prefer: str) -> None:
+def test_a_minimal_response_has_no_body_but_the_location(client: httpx.Client, prefer: str) -> None:
     response = client.post(COLLECTION, json=DOCUMENTED, headers={"Prefer": prefer})
     assert (response.status_code, response.content) == (204, b"")
     assert response.headers["Preference-Applied"] == "return=minimal"
@@ -173,7 +173,7 @@ def test_no_other_scheme_than_https_is_taken_from_a_proxy(client: httpx.Client, 
     assert urlsplit(response.headers["Location"])[:2] == ("http", client.base_url.netloc.decode())
 
 
-def test_a_browser_is_told_to_keep_to_https_and_to_the_content_type(client: httpx.Client) -> None:
+def test_every_response_has_the_security_headers(client: httpx.Client) -> None:
     for path in (COLLECTION, "/nowhere", "/healthz"):
         secure = client.get(path, headers={"X-Forwarded-Proto": "https"})
         assert secure.headers["Strict-Transport-Security"] == "max-age=31536000"
@@ -189,13 +189,13 @@ def test_a_quote_in_the_business_id_is_escaped_in_the_context(client: httpx.Clie
     assert_customer(client.get(response.headers["Location"]), 200)
 
 
-def test_an_entity_reference_is_told_where_to_post_the_customer(client: httpx.Client, service: Service) -> None:
+def test_the_error_for_an_entity_reference_says_where_to_post(client: httpx.Client, service: Service) -> None:
     response = client.post(f"{COLLECTION}/$ref", json={"@odata.id": f"{service.base}{COLLECTION}/1"})
     error = assert_error(response, 400, "badRequest", says="contained in their business")
     assert f"{service.base}{BETA.format(quote(CONTOSO, safe=''))}." in error["message"]
 
 
-def test_another_bad_body_at_the_reference_is_told_as_it_is(client: httpx.Client) -> None:
+def test_any_other_bad_body_at_the_reference_gets_its_own_error(client: httpx.Client) -> None:
     assert_error(client.post(f"{COLLECTION}/$ref", json={}), 400, "badRequest", target="displayName")
 
 
@@ -362,7 +362,7 @@ def log_lines(service: Service, response: httpx.Response) -> list[str]:
     return []
 
 
-def test_one_log_line_a_request_tells_what_happened_and_no_more(
+def test_each_request_logs_one_line_without_customer_data(
     service: Service, client: httpx.Client, issuer: Issuer
 ) -> None:
     response = client.post(BETA.format("Logged"), json={**WHOLE, "emailAddress": "secret@example.com"})

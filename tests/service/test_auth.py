@@ -40,9 +40,7 @@ def encode(part: Any) -> str:
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Basic YTpi", "Token x"])
-def test_without_a_bearer_token_a_caller_is_told_how_to_send_one(
-    anonymous: httpx.Client, authorization: str | None
-) -> None:
+def test_the_error_for_a_missing_token_says_how_to_send_one(anonymous: httpx.Client, authorization: str | None) -> None:
     response = add(anonymous, authorization)
     assert_error(response, 401, "InvalidAuthenticationToken", says="Authorization: Bearer")
     assert f"{AUTHORITY}/{TENANT}/oauth2/v2.0/authorize" in response.headers["WWW-Authenticate"]
@@ -178,7 +176,7 @@ def test_a_permission_counts_as_scope_or_role(
         {"scp": None, "idtyp": ["app"], "roles": ["Bookings.Manage.All"]},
     ],
 )
-def test_a_good_token_without_a_permission_is_denied_everything(
+def test_a_valid_token_without_a_permission_is_denied_everything(
     anonymous: httpx.Client, issuer: Issuer, claims: dict[str, Any]
 ) -> None:
     token = issuer.token(claims)
@@ -216,7 +214,7 @@ def test_personal_accounts_are_denied(anonymous: httpx.Client, issuer: Issuer, i
     assert_error(response, 403, "accessDenied", says="personal")
 
 
-def test_a_refusal_comes_before_any_look_at_the_request(anonymous: httpx.Client, issuer: Issuer) -> None:
+def test_the_token_is_checked_before_the_request(anonymous: httpx.Client, issuer: Issuer) -> None:
     bad = {"content": b"x", "headers": {"Authorization": f"Bearer {issuer.token({'scp': None})}"}}
     assert_error(anonymous.post(f"{COLLECTION}?x=1", content=b"x"), 401, "InvalidAuthenticationToken")
     assert_error(anonymous.post(f"{COLLECTION}?x=1", **bad), 403, "accessDenied")  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ def test_updates_and_deletes_take_no_query_options(client: httpx.Client) -> None
     assert_error(client.delete(f"{url}?x"), 400, "badRequest", target="x")
 
 
-def test_a_minimal_answer_to_an_update(client: httpx.Client) -> None:
+def test_an_update_can_return_a_minimal_response(client: httpx.Client) -> None:
     url, _ = add(client)
     response = client.patch(url, json={"displayName": "New"}, headers={"Prefer": "return=minimal"})
     assert (response.status_code, response.content) == (204, b"")

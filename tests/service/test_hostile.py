@@ -371,7 +371,7 @@ def test_a_hostile_filter_is_a_400_at_little_cost(client: httpx.Client, text: st
 
 
 @pytest.mark.parametrize("column", ["addresses", "phones", "createdDateTime"])
-def test_a_row_that_somebody_spoilt_is_a_500_that_shows_no_data(
+def test_a_corrupt_row_is_a_500_that_shows_no_data(
     service: Service, client: httpx.Client, table: object, column: str
 ) -> None:
     business = str(uuid4())

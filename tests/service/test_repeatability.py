@@ -47,7 +47,7 @@ def assert_rejected(response: httpx.Response, status: int, code: str, *, says: s
     assert response.headers["Repeatability-Result"] == "rejected"
 
 
-def test_every_repeat_is_answered_as_the_first_request_was(client: httpx.Client, table: TableClient) -> None:
+def test_every_repeat_gets_the_first_response(client: httpx.Client, table: TableClient) -> None:
     business, headers = str(uuid4()), repeatable()
     first = add(client, business, headers)
     customer = assert_accepted(first)
@@ -70,7 +70,7 @@ def test_letter_case_of_the_id_and_spaces_of_the_body_do_not_matter(client: http
     assert len(rows(table, business)) == 1
 
 
-def test_a_repeat_is_answered_with_the_customer_as_first_returned_even_after_updates(client: httpx.Client) -> None:
+def test_a_repeat_returns_the_customer_as_first_returned_even_after_updates(client: httpx.Client) -> None:
     business, headers = str(uuid4()), repeatable()
     phones = [{"number": "1"}]
     first = add(client, business, headers, phones=phones)
@@ -82,14 +82,14 @@ def test_a_repeat_is_answered_with_the_customer_as_first_returned_even_after_upd
     assert (now["displayName"], now["emailAddress"], now["phones"]) == ("New", "new", [])
 
 
-def test_a_repeat_after_a_delete_adds_the_customer_anew(client: httpx.Client) -> None:
+def test_a_repeat_after_a_delete_adds_the_customer_again(client: httpx.Client) -> None:
     business, headers = str(uuid4()), repeatable()
     first = add(client, business, headers)
     client.delete(first.headers["Location"])
     assert assert_accepted(add(client, business, headers))["id"] == assert_accepted(first)["id"]
 
 
-def test_a_minimal_answer_is_accepted_too(client: httpx.Client, table: TableClient) -> None:
+def test_a_minimal_response_is_repeatable_too(client: httpx.Client, table: TableClient) -> None:
     business, headers = str(uuid4()), {**repeatable(), "Prefer": "return=minimal"}
     answers = [add(client, business, headers) for _ in range(2)]
     assert [(answer.status_code, answer.headers["Repeatability-Result"]) for answer in answers] == [
@@ -99,7 +99,7 @@ def test_a_minimal_answer_is_accepted_too(client: httpx.Client, table: TableClie
     assert len(rows(table, business)) == 1
 
 
-def test_repeats_at_the_same_instant_make_one_customer_and_equal_answers(
+def test_concurrent_repeats_add_one_customer_and_get_equal_responses(
     service: Service, issuer: Issuer, table: TableClient
 ) -> None:
     business, headers = str(uuid4()), {**repeatable(), "Authorization": f"Bearer {issuer.token()}"}

@@ -45,7 +45,7 @@ def test_it_fails_with_one_line_where_the_token_may_not_write(service: Service, 
 @pytest.mark.parametrize(
     ("base", "says"), [("", "Set BASE_URL"), ("http://127.0.0.1:{}", "FAILED ready: GET /healthz")]
 )
-def test_it_fails_with_one_line_where_nothing_answers(base: str, says: str) -> None:
+def test_it_fails_with_one_line_if_there_is_no_service(base: str, says: str) -> None:
     ended = smoke(base.format(free_port()), "x")
     assert ended.returncode == (1 if base else 2)
     assert ended.stderr.startswith(says)

@@ -127,7 +127,7 @@ def test_a_get_is_exactly_one_storage_operation(faulty: Faulty) -> None:
         "no ETag",
     ],
 )
-def test_an_answer_lost_after_the_commit_is_still_a_201_and_one_row(
+def test_a_response_lost_after_the_commit_is_still_a_201_and_one_row(
     faulty: Faulty, table: TableClient, fault: Fault, *, own: bool
 ) -> None:
     business = str(uuid4())
@@ -146,9 +146,7 @@ def test_one_fault_before_the_commit_is_repaired(faulty: Faulty, table: TableCli
 
 
 @pytest.mark.parametrize("then", [cut_before, status(429, retry_after=1), status(503, retry_after=9), busy(), hang])
-def test_storage_is_asked_what_became_of_a_write_until_it_tells(
-    faulty: Faulty, table: TableClient, then: Fault
-) -> None:
+def test_a_write_is_read_back_until_storage_responds(faulty: Faulty, table: TableClient, then: Fault) -> None:
     business = str(uuid4())
     faulty.proxy.plan.extend([status(503, retry_after=1, committed=True), then, then])
     customer = assert_customer(add(faulty, business))
@@ -206,7 +204,7 @@ LOST_ANSWERS = [
 
 @pytest.mark.parametrize("fault", LOST_ANSWERS, ids=["cut", "half a response", "late", "500", "503", "nonsense"])
 @pytest.mark.parametrize("stale", [True, False])
-def test_an_update_whose_answer_is_lost_is_still_a_200(faulty: Faulty, fault: Fault, *, stale: bool) -> None:
+def test_an_update_whose_response_is_lost_is_still_a_200(faulty: Faulty, fault: Fault, *, stale: bool) -> None:
     url = f"{BETA.format(uuid4())}/x"
     before = assert_customer(faulty.client.post(url.removesuffix("/x"), json={**DOCUMENTED, "id": "x"}))
     faulty.proxy.plan.extend([pass_on, fault])
@@ -217,7 +215,7 @@ def test_an_update_whose_answer_is_lost_is_still_a_200(faulty: Faulty, fault: Fa
 
 
 @pytest.mark.parametrize("fault", LOST_ANSWERS, ids=["cut", "half a response", "late", "500", "503", "nonsense"])
-def test_a_delete_whose_answer_is_lost_is_still_a_204(faulty: Faulty, fault: Fault) -> None:
+def test_a_delete_whose_response_is_lost_is_still_a_204(faulty: Faulty, fault: Fault) -> None:
     collection = BETA.format(uuid4())
     faulty.client.post(collection, json={**DOCUMENTED, "id": "x"})
     faulty.proxy.plan.extend([pass_on, fault])
@@ -328,7 +326,7 @@ def test_an_id_that_is_taken_stays_a_409_under_faults(faulty: Faulty, table: Tab
         "busy and Retry-After",
     ],
 )
-def test_a_fault_that_stays_is_told_within_the_budget(
+def test_a_lasting_fault_is_reported_within_the_budget(
     faulty: Faulty, fault: Fault, expected: int, code: str, retry_after: str | None
 ) -> None:
     faulty.proxy.always = fault

@@ -1,6 +1,6 @@
 """A stand-in of what the Azure CLI talks to in Azure, for the real CLI: Microsoft Graph, Resource Manager, sign-in.
 
-It keeps what it is told, and refuses what Graph refuses, as far as app registrations go; sources: "application resource
+It stores what it is sent, and refuses what Graph refuses, for app registrations. Sources: "application resource
 type", "Upsert application", "Upsert servicePrincipal", "appRoleAssignment resource type" (Microsoft Graph v1.0), and
 the messages as seen by others, in terraform-provider-azuread and msgraph-bicep-types. It can't tell which tokens Entra
 ID would then give out.
@@ -80,7 +80,7 @@ class Graph:
         self.requests: list[str] = []
         """The method and the path of every request."""
         self.lag = 0
-        """How often a new object is looked for in vain."""
+        """How many lookups of a new object fail before it is found."""
         self.busy = 0
         """How many of the next requests are one too many."""
         self.may_write = True

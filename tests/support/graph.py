@@ -1,4 +1,4 @@
-"""What Graph's answers look like, asserted in one place."""
+"""Assertions on the form of Graph's responses."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ DOCUMENTED = {
 
 
 def assert_common_headers(response: httpx.Response) -> None:
-    """Every answer has these."""
+    """Every response has these."""
     assert UUID(response.headers["request-id"])
     assert response.headers["client-request-id"]
     assert response.headers["OData-Version"] == "4.0"

@@ -1,4 +1,4 @@
-"""A proxy between the service and Azurite that makes faults on demand and remembers what passed."""
+"""A proxy between the service and Azurite that injects faults and records the requests."""
 
 import asyncio
 from collections import deque
@@ -23,7 +23,7 @@ type Fault = Callable[["FaultProxy", web.Request], Awaitable[web.Response]]
 
 
 class FaultProxy:
-    """Passes requests on, except those for which a fault is planned; ``always`` is for the ones after the plan."""
+    """Forwards requests, except those for which ``plan`` has a fault; ``always`` applies after the plan."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -38,7 +38,7 @@ class FaultProxy:
 
     async def start(self) -> None:
         """Listen on 127.0.0.1, on a free port at first, on the same one later."""
-        # No connection is kept, since Azurite may close one at the moment it is used again.
+        # No connection is reused: Azurite may close one just when a request is sent.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True), auto_decompress=False
         )
@@ -50,7 +50,7 @@ class FaultProxy:
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Close everything, what was to come later first."""
+        """Finish the delayed work, then close everything."""
         await asyncio.gather(*self._later)
         if self._runner:
             await self._runner.cleanup()
@@ -58,7 +58,7 @@ class FaultProxy:
             await self._session.close()
 
     def reset(self) -> None:
-        """Forget plans and what passed."""
+        """Clear the plan and the record."""
         self.plan.clear()
         self.always = pass_on
         self.passed.clear()
@@ -69,7 +69,7 @@ class FaultProxy:
         return await fault(self, request)
 
     def later(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-        """Do something after that time, whatever comes of it."""
+        """Do something after that time, and ignore connection errors."""
 
         async def wait() -> None:
             await asyncio.sleep(seconds)
@@ -119,7 +119,7 @@ async def cut_after(proxy: FaultProxy, request: web.Request) -> web.Response:
 
 
 def commit_late(seconds: float) -> Fault:
-    """Drop the connection, and let storage do its work after that time all the same."""
+    """Drop the connection, but let storage do its work after that time."""
 
     async def fault(proxy: FaultProxy, request: web.Request) -> web.Response:
         await request.read()
@@ -145,7 +145,7 @@ async def hang(_: FaultProxy, request: web.Request) -> web.Response:
 
 
 def late(seconds: float) -> Fault:
-    """Answer after that time."""
+    """Delay the response by that time."""
 
     async def fault(proxy: FaultProxy, request: web.Request) -> web.Response:
         response = await proxy.forward(request)

@@ -55,7 +55,7 @@ def test_a_filter_is_translated_with_its_values_apart(text: str, translated: str
 
 
 @given(st.text(max_size=100))
-def test_a_value_never_becomes_text(value: str) -> None:
+def test_a_value_is_always_a_parameter(value: str) -> None:
     quoted = value.replace("'", "''")
     found = translate(f"displayName eq '{quoted}'")
     assert (found.text, found.parameters) == ("( displayName eq @p0 )", {"p0": value})
@@ -70,7 +70,7 @@ _text = st.text(_character, max_size=5)
 
 
 @given(_text, _text)
-def test_the_range_of_a_prefix_holds_all_that_begin_with_it_and_no_others(prefix: str, text: str) -> None:
+def test_the_range_of_a_prefix_contains_exactly_the_strings_with_it(prefix: str, text: str) -> None:
     quoted = prefix.replace("'", "''")
     values = [str(value) for value in translate(f"startswith(id,'{quoted}')").parameters.values()]
     inside = _utf16(values[0]) <= _utf16(text) and (len(values) == 1 or _utf16(text) < _utf16(values[1]))
@@ -134,7 +134,7 @@ def test_the_range_of_a_prefix_holds_all_that_begin_with_it_and_no_others(prefix
         ("not " * 400 + "(id eq 'a')", "levels"),
     ],
 )
-def test_anything_else_is_refused_and_says_why(text: str, says: str) -> None:
+def test_anything_else_is_refused_with_the_reason(text: str, says: str) -> None:
     with pytest.raises(BadRequest, match=f"(?i){says}") as caught:
         translate(text)
     assert caught.value.details[0].target == "$filter"
@@ -183,6 +183,6 @@ def test_the_cost_of_a_filter_is_bounded(parts: list[str]) -> None:
 
 
 @given(st.text("()',.:/-@ \t\nabnot eqradliyDTZ0129'", max_size=60))
-def test_no_text_makes_it_fail_otherwise(text: str) -> None:
+def test_no_input_raises_any_other_error(text: str) -> None:
     with suppress(BadRequest):
         translate(text)

@@ -124,7 +124,7 @@ def test_many_at_once_ask_for_one_token() -> None:
         (0, ServiceRequestError),
     ],
 )
-def test_any_other_answer_is_the_error_that_the_storage_client_raises(status: int, error: type[Exception]) -> None:
+def test_any_other_response_raises_the_error_of_the_storage_client(status: int, error: type[Exception]) -> None:
     with pytest.raises(error) as raised:
         insert(status, {"Location": "/elsewhere"})
     assert type(raised.value) is error

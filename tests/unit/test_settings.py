@@ -40,7 +40,7 @@ def test_a_missing_or_empty_setting_is_named(name: str, *, empty: bool) -> None:
         Settings.from_environment(environ)
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_one_error_names_every_invalid_setting() -> None:
     with pytest.raises(SettingsError, match=r"TOKEN_TENANT_ID.*TOKEN_AUDIENCE"):
         Settings.from_environment({"CUSTOMERS_STORAGE": "UseDevelopmentStorage=true"})
 

@@ -26,7 +26,7 @@ def count_fetches(keys: SigningKeys) -> list[int]:
     return fetches
 
 
-def test_keys_are_fetched_once_for_all_who_wait_and_then_remembered() -> None:
+def test_keys_are_fetched_once_for_all_waiting_requests() -> None:
     async def scenario(issuer: Issuer, url: str, _: Clocked) -> None:
         keys = SigningKeys(url, ISSUER)
         fetches = count_fetches(keys)
@@ -38,7 +38,7 @@ def test_keys_are_fetched_once_for_all_who_wait_and_then_remembered() -> None:
     run(scenario)
 
 
-def test_an_unknown_key_is_looked_for_once_a_minute() -> None:
+def test_an_unknown_key_is_looked_up_once_a_minute() -> None:
     async def scenario(issuer: Issuer, url: str, loop: Clocked) -> None:
         keys = SigningKeys(url, ISSUER)
         fetches = count_fetches(keys)
@@ -55,7 +55,7 @@ def test_an_unknown_key_is_looked_for_once_a_minute() -> None:
     run(scenario)
 
 
-def test_old_keys_are_renewed_in_the_background() -> None:
+def test_old_keys_are_refreshed_in_the_background() -> None:
     async def scenario(issuer: Issuer, url: str, loop: Clocked) -> None:
         keys = SigningKeys(url, ISSUER)
         fetches = count_fetches(keys)
@@ -146,7 +146,7 @@ def test_metadata_of_another_issuer_is_not_trusted() -> None:
     ],
     ids=["none", "a secret", "for encryption", "a list for a name", "no list", "no keys", "no object", "too large"],
 )
-def test_what_is_no_usable_key_set_is_a_503_and_never_cached(published: Any) -> None:
+def test_an_unusable_key_set_is_a_503_and_never_cached(published: Any) -> None:
     async def scenario(issuer: Issuer, url: str, loop: Clocked) -> None:
         keys = SigningKeys(url, ISSUER)
         kid, real = issuer.kid, issuer.public_keys
