@@ -1,15 +1,22 @@
-// The private endpoints of storage, one for each of its services that is used, with the names that lead to them.
+// The private endpoints of the storage accounts, one for each service that is used, and their DNS names.
 param location string
 param tags object
 param storageName string
+param packagesName string
 param networkId string
 param subnetId string
 
 var services = ['blob', 'table']
+// Each with the index of its service.
+var targets = [
+  { account: storageName, service: 'blob', zone: 0 }
+  { account: storageName, service: 'table', zone: 1 }
+  { account: packagesName, service: 'blob', zone: 0 }
+]
 
-resource storage 'Microsoft.Storage/storageAccounts@2025-01-01' existing = {
-  name: storageName
-}
+resource accounts 'Microsoft.Storage/storageAccounts@2025-01-01' existing = [for target in targets: {
+  name: target.account
+}]
 
 resource zones 'Microsoft.Network/privateDnsZones@2024-06-01' = [for service in services: {
   name: 'privatelink.${service}.${environment().suffixes.storage}'
@@ -28,25 +35,30 @@ resource links 'Microsoft.Network/privateDnsZones/virtualNetworkLinks@2024-06-01
   }
 }]
 
-resource endpoints 'Microsoft.Network/privateEndpoints@2024-07-01' = [for service in services: {
-  name: 'pe-${storageName}-${service}'
+resource endpoints 'Microsoft.Network/privateEndpoints@2024-07-01' = [for (target, i) in targets: {
+  name: 'pe-${target.account}-${target.service}'
   location: location
   tags: tags
   properties: {
     subnet: { id: subnetId }
     privateLinkServiceConnections: [
       {
-        name: service
-        properties: { privateLinkServiceId: storage.id, groupIds: [service] }
+        name: target.service
+        properties: { privateLinkServiceId: accounts[i].id, groupIds: [target.service] }
       }
     ]
   }
 }]
 
-resource names 'Microsoft.Network/privateEndpoints/privateDnsZoneGroups@2024-07-01' = [for (service, i) in services: {
+resource names 'Microsoft.Network/privateEndpoints/privateDnsZoneGroups@2024-07-01' = [for (target, i) in targets: {
   parent: endpoints[i]
   name: 'default'
   properties: {
-    privateDnsZoneConfigs: [{ name: service, properties: { privateDnsZoneId: zones[i].id } }]
+    privateDnsZoneConfigs: [
+      {
+        name: target.service
+        properties: { privateDnsZoneId: zones[target.zone].id }
+      }
+    ]
   }
 }]

@@ -4,6 +4,8 @@ param location string
 param tags object
 param identityId string
 param identityClientId string
+@description('The identity with which the platform stores and reads the package.')
+param packagesIdentityId string
 param deploymentContainerUrl string
 param hostStorageName string
 param applicationInsightsConnectionString string
@@ -13,6 +15,8 @@ param requestsPerInstance int
 param alwaysReadyInstances int
 @description('The subnet that the app joins; none if this is empty.')
 param subnetId string
+@description('The longest body that the app accepts, in bytes.')
+param bodyLimit int
 @description('The settings of the app itself; customers/settings.py reads them.')
 param settings object
 
@@ -20,6 +24,9 @@ var hostSettings = {
   AzureWebJobsStorage__accountName: hostStorageName
   AzureWebJobsStorage__credential: 'managedidentity'
   AzureWebJobsStorage__clientId: identityClientId
+  // The host holds bodies in memory before the app sees them, and refuses longer ones with an empty 500: so it must
+  // refuse them well above the app's own limit, whose 413 says what is wrong, and well below an instance's memory.
+  FUNCTIONS_REQUEST_BODY_SIZE_LIMIT: string(4 * bodyLimit)
   APPLICATIONINSIGHTS_CONNECTION_STRING: applicationInsightsConnectionString
   APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
 }
@@ -40,7 +47,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
   kind: 'functionapp,linux'
   identity: {
     type: 'UserAssigned'
-    userAssignedIdentities: { '${identityId}': {} }
+    userAssignedIdentities: { '${identityId}': {}, '${packagesIdentityId}': {} }
   }
   properties: {
     serverFarmId: plan.id
@@ -61,7 +68,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
           value: deploymentContainerUrl
           authentication: {
             type: 'UserAssignedIdentity'
-            userAssignedIdentityResourceId: identityId
+            userAssignedIdentityResourceId: packagesIdentityId
           }
         }
       }

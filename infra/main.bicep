@@ -78,6 +78,13 @@ param alwaysReadyInstances int = 0
 @description('Puts storage behind private endpoints, in a network that the app joins.')
 param privateNetwork bool = false
 
+@minValue(-1)
+@description('The most logs per day, in GB; what comes after that is lost. -1 for no limit.')
+param logsDailyQuotaGb int = -1
+
+@description('Logs every table operation, with its caller and keys.')
+param storageLogs bool = false
+
 @description('Who gets the alerts; nobody if it is empty.')
 param alertEmail string = ''
 
@@ -95,6 +102,16 @@ module identity 'identity.bicep' = {
   scope: group
   params: {
     name: 'id-${token}'
+    location: location
+    tags: tags
+  }
+}
+
+module packagesIdentity 'identity.bicep' = {
+  name: 'packagesIdentity'
+  scope: group
+  params: {
+    name: 'id-packages-${token}'
     location: location
     tags: tags
   }
@@ -120,6 +137,19 @@ module storage 'storage.bicep' = {
     sku: storageSku
     principalId: identity.outputs.principalId
     privateNetwork: privateNetwork
+    logsWorkspaceId: storageLogs ? monitoring.outputs.workspaceId : ''
+  }
+}
+
+module packages 'packages.bicep' = {
+  name: 'packages'
+  scope: group
+  params: {
+    name: 'pk${token}'
+    location: location
+    tags: tags
+    principalId: packagesIdentity.outputs.principalId
+    privateNetwork: privateNetwork
   }
 }
 
@@ -130,6 +160,7 @@ module endpoints 'endpoints.bicep' = if (privateNetwork) {
     location: location
     tags: tags
     storageName: storage.outputs.name
+    packagesName: packages.outputs.name
     networkId: privateNetwork ? network!.outputs.id : ''
     subnetId: privateNetwork ? network!.outputs.endpointsSubnetId : ''
   }
@@ -143,6 +174,7 @@ module monitoring 'monitoring.bicep' = {
     location: location
     tags: tags
     principalId: identity.outputs.principalId
+    dailyQuotaGb: logsDailyQuotaGb
   }
 }
 
@@ -169,7 +201,8 @@ module api 'function.bicep' = {
     tags: tags
     identityId: identity.outputs.id
     identityClientId: identity.outputs.clientId
-    deploymentContainerUrl: storage.outputs.deploymentContainerUrl
+    packagesIdentityId: packagesIdentity.outputs.id
+    deploymentContainerUrl: packages.outputs.containerUrl
     hostStorageName: storage.outputs.name
     applicationInsightsConnectionString: monitoring.outputs.connectionString
     instanceMemoryMB: instanceMemoryMB
@@ -177,6 +210,7 @@ module api 'function.bicep' = {
     requestsPerInstance: requestsPerInstance
     alwaysReadyInstances: alwaysReadyInstances
     subnetId: privateNetwork ? network!.outputs.appSubnetId : ''
+    bodyLimit: bodyLimit
     settings: {
       CUSTOMERS_STORAGE__tableServiceUri: storage.outputs.tableServiceUri
       CUSTOMERS_STORAGE__clientId: identity.outputs.clientId

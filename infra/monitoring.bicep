@@ -4,6 +4,8 @@ param location string
 param tags object
 @description('The identity of the app, which sends the telemetry.')
 param principalId string
+@description('The most logs per day, in GB; -1 for no limit.')
+param dailyQuotaGb int
 
 var metricsPublisher = '3913510d-42f4-4e42-8a64-420c390055eb'
 var queries = [
@@ -17,6 +19,11 @@ var queries = [
     displayName: 'Adds per business per hour'
     text: loadTextContent('queries/adds.kql')
   }
+  {
+    name: 'tooLong'
+    displayName: 'Bodies over the limit of the Functions host'
+    text: loadTextContent('queries/too_long.kql')
+  }
 ]
 
 resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' = {
@@ -26,6 +33,7 @@ resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' = {
   properties: {
     sku: { name: 'PerGB2018' }
     retentionInDays: 30
+    workspaceCapping: { dailyQuotaGb: dailyQuotaGb }
     features: { disableLocalAuth: true }
   }
 }

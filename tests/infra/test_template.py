@@ -12,12 +12,14 @@ from customers.settings import Settings
 from tests.bicep import Expression, Template, Value
 
 INFRA = Path("infra")
+ACCOUNTS = ("storage", "packages")
 TEMPLATES = sorted(INFRA.glob("*.bicep"))
 # For local use; deployed, the service refuses the first, and has no need of the second.
 LOCAL_SETTINGS = {"CUSTOMERS_STORAGE", "TOKEN_METADATA_URL"}
 # https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
 ROLES = {
     "blobDataOwner": "b7e6dc6d-f1e8-4753-8033-0f276bb0955b",  # Storage Blob Data Owner
+    "blobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",  # Storage Blob Data Contributor
     "tableDataContributor": "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3",  # Storage Table Data Contributor
     "metricsPublisher": "3913510d-42f4-4e42-8a64-420c390055eb",  # Monitoring Metrics Publisher
 }
@@ -102,28 +104,70 @@ def test_the_workflow_passes_on_every_variable() -> None:
 
 
 def test_storage_takes_no_key_no_plain_http_and_shows_nothing() -> None:
-    account = properties("storage", "account")
-    assert account["allowSharedKeyAccess"] is False
-    assert account["allowBlobPublicAccess"] is False
-    assert account["allowCrossTenantReplication"] is False
-    assert account["supportsHttpsTrafficOnly"] is True
-    assert account["minimumTlsVersion"] == "TLS1_2"
-    assert properties("storage", "packages")["publicAccess"] == "None"
+    for name in ACCOUNTS:
+        account = properties(name, "account")
+        assert account["allowSharedKeyAccess"] is False
+        assert account["allowBlobPublicAccess"] is False
+        assert account["allowCrossTenantReplication"] is False
+        assert account["supportsHttpsTrafficOnly"] is True
+        assert account["minimumTlsVersion"] == "TLS1_2"
+    assert properties("packages", "packages")["publicAccess"] == "None"
 
 
 def test_storage_is_closed_to_the_internet_in_a_private_network() -> None:
-    account = properties("storage", "account")
-    assert account["publicNetworkAccess"] == Expression(
-        "privateNetwork ? 'Disabled' : 'Enabled'", ("Disabled", "Enabled")
-    )
-    assert account["networkAcls"]["defaultAction"].choices == ("Deny", "Allow")
-    assert template("endpoints").of_kind("var")["services"].value == ["blob", "table"]
+    for name in ACCOUNTS:
+        account = properties(name, "account")
+        assert account["publicNetworkAccess"] == Expression(
+            "privateNetwork ? 'Disabled' : 'Enabled'", ("Disabled", "Enabled")
+        )
+        assert account["networkAcls"]["defaultAction"].choices == ("Deny", "Allow")
+    variables = template("endpoints").of_kind("var")
+    services: Any = variables["services"].value
+    targets: Any = variables["targets"].value
+    assert services == ["blob", "table"]
+    assert [(target["account"].text, target["service"]) for target in targets] == [
+        ("storageName", "blob"),
+        ("storageName", "table"),
+        ("packagesName", "blob"),
+    ]
+    assert all(services[int(target["zone"])] == target["service"] for target in targets)
 
 
-def test_deleted_blobs_and_containers_can_be_had_back() -> None:
-    blobs = properties("storage", "blobs")
-    for policy in ("deleteRetentionPolicy", "containerDeleteRetentionPolicy"):
-        assert blobs[policy] == {"enabled": True, "days": 7}
+def test_deleted_blobs_and_containers_can_be_restored() -> None:
+    for name in ACCOUNTS:
+        blobs = properties(name, "blobs")
+        for policy in ("deleteRetentionPolicy", "containerDeleteRetentionPolicy"):
+            assert blobs[policy] == {"enabled": True, "days": 7}
+
+
+def test_the_app_cannot_replace_its_own_package() -> None:
+    params: Any = {name: module.body["params"] for name, module in template("main").of_kind("module").items()}
+    assert params["packages"]["principalId"].text == "packagesIdentity.outputs.principalId"
+    assert params["storage"]["principalId"].text == "identity.outputs.principalId"
+    assert params["packages"]["name"] != params["storage"]["name"]
+    deployment = properties("function", "app")["functionAppConfig"]["deployment"]["storage"]
+    assert deployment["authentication"]["userAssignedIdentityResourceId"].text == "packagesIdentityId"
+    host: Any = template("function").of_kind("var")["hostSettings"].value
+    assert host["AzureWebJobsStorage__clientId"].text == "identityClientId"
+    assert params["api"]["packagesIdentityId"].text == "packagesIdentity.outputs.id"
+    assert params["api"]["identityClientId"].text == "identity.outputs.clientId"
+
+
+def test_storage_logs_are_optional_and_complete() -> None:
+    operations = properties("storage", "operations")
+    assert "['StorageRead', 'StorageWrite', 'StorageDelete']" in (INFRA / "storage.bicep").read_text()
+    assert operations["workspaceId"].text == "logsWorkspaceId"
+
+
+def test_logs_can_be_capped() -> None:
+    assert properties("monitoring", "workspace")["workspaceCapping"] == {"dailyQuotaGb": Expression("dailyQuotaGb")}
+
+
+def test_bodies_over_the_limit_of_the_host_raise_no_alert_and_are_counted() -> None:
+    failed, too_long = ((INFRA / "queries" / f"{name}.kql").read_text() for name in ("failed", "too_long"))
+    assert "join kind=leftanti tooLong on OperationId" in failed
+    for query in (failed, too_long):
+        assert "OuterMessage has 'Request body too large' or InnermostMessage has 'Request body too large'" in query
 
 
 def test_the_app_speaks_https_only_and_takes_no_publishing_password() -> None:
@@ -147,7 +191,7 @@ def test_the_app_runs_on_flex_consumption_as_its_identity() -> None:
     assert config["deployment"]["storage"]["authentication"]["type"] == "UserAssignedIdentity"
     assert resources["app"].body["identity"] == {
         "type": "UserAssigned",
-        "userAssignedIdentities": {"${identityId}": {}},
+        "userAssignedIdentities": {"${identityId}": {}, "${packagesIdentityId}": {}},
     }
 
 
@@ -171,6 +215,7 @@ def test_the_identity_may_do_what_it_must_and_no_more() -> None:
     assert sorted(granted) == [
         ("account", "blobDataOwner"),
         ("customers", "tableDataContributor"),
+        ("packages", "blobDataContributor"),
         ("telemetry", "metricsPublisher"),
     ]
 
@@ -202,13 +247,14 @@ def test_the_settings_are_the_apps_own_defaults() -> None:
     assert Settings.from_environment(made) == Settings.from_environment(needed)
 
 
-def test_the_host_is_told_who_it_is() -> None:
+def test_the_host_uses_its_identity_and_a_limit_above_the_apps() -> None:
     host = template("function").of_kind("var")["hostSettings"].value
     assert isinstance(host, dict)
     assert host == {
         "AzureWebJobsStorage__accountName": Expression("hostStorageName"),
         "AzureWebJobsStorage__credential": "managedidentity",
         "AzureWebJobsStorage__clientId": Expression("identityClientId"),
+        "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT": Expression("string(4 * bodyLimit)"),
         "APPLICATIONINSIGHTS_CONNECTION_STRING": Expression("applicationInsightsConnectionString"),
         "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": Expression("'ClientId=${identityClientId};Authorization=AAD'"),
     }

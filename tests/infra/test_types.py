@@ -1,8 +1,8 @@
 """Every resource in infra/ is held against Azure's types: its type and version, its properties and their values.
 
 The types come from ``azmcp``, which needs no network; ``make test-infra`` installs it, and only that runs this file.
-It knows the newest API version of each type. Some types it can only name: types.json has those, written from the
-published ones, where ``!`` marks a property that must be there.
+It knows the newest stable API version of each type. Some types it can only name: types.json has those, written from the
+published ones, where ``!`` marks a required property. A type with its version is one whose newest version is a preview.
 """
 
 import json
@@ -44,7 +44,9 @@ def ask(resource_type: str) -> Types:
         name: {key.rstrip("!"): Property(value, required=key.endswith("!")) for key, value in properties.items()}
         for name, properties in json.loads(RECORDED.read_text()).items()
     }
-    return {**recorded, f"{resource_type}@{named[1]}": recorded[resource_type]}
+    if resource_type in recorded:
+        recorded[f"{resource_type}@{named[1]}"] = recorded[resource_type]
+    return recorded
 
 
 def _properties(item: dict[str, Any]) -> dict[str, Property]:
