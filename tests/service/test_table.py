@@ -290,6 +290,14 @@ def test_an_empty_response_of_storage_with_a_continuation_is_not_an_empty_page(f
     assert "@odata.nextLink" not in page
 
 
+@pytest.mark.parametrize("code", [414, 431])
+@pytest.mark.parametrize("path", ["", "/$count"])
+def test_a_filter_that_is_too_long_for_storage_is_a_400_that_says_so(faulty: Faulty, code: int, path: str) -> None:
+    faulty.proxy.plan.append(status(code))
+    response = faulty.client.get(f"{BETA.format(uuid4())}{path}", params={"$filter": "displayName eq 'x'"})
+    assert_error(response, 400, "badRequest", says="$filter is too long for storage")
+
+
 @pytest.mark.parametrize("fault", [cut_after, status(500, committed=True)])
 def test_an_id_that_is_taken_stays_a_409_under_faults(faulty: Faulty, table: TableClient, fault: Fault) -> None:
     business = str(uuid4())
