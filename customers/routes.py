@@ -111,7 +111,7 @@ def match(path: str) -> tuple[Route, dict[str, str]]:
     """Find the route of a path, and the values of its parameters.
 
     As the Functions host does: each segment is percent-decoded once, except ``%2F``; a segment that is not UTF-8 stays
-    as it is; literals ignore case; one slash at the end is ignored.
+    encoded; literals ignore case; one slash at the end is ignored.
     """
     segments = [_decode(segment) for segment in path.removeprefix("/").removesuffix("/").split("/")]
     for route in ROUTES:

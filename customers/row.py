@@ -1,6 +1,6 @@
 """A customer as an entity of the table: its columns, and what they record of its past.
 
-PartitionKey is the business id, RowKey the customer id. Each property is a column of its own: a string as it is, for a
+PartitionKey is the business id, RowKey the customer id. Each property is a column of its own: a string unchanged, for a
 person to query; anything else as JSON. A property that is null has no column, and neither has one that the row is older
 than.
 """
@@ -126,7 +126,7 @@ def _first_columns(row: Mapping[str, Any], etag: str) -> dict[str, Any]:
 
 
 def as_first_returned(row: Mapping[str, Any], etag: str) -> Stored:
-    """The customer as the response to its add had it, whatever updates came since."""
+    """The customer as the response to its add had it, before any updates."""
     if _FIRST_ETAG not in row:
         return Stored(from_row(row), etag)
     first = {column: row.get(kept) for column, kept in _FIRST.items()}

@@ -256,7 +256,7 @@ class CustomersTable:
             try:
                 async with write_timeout:
                     return await write(base)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the write may have been made
+            except Exception as error:  # noqa: BLE001 - the write may have been made, whatever the error
                 outcome = check(await self._read_outcome(business_id, customer_id, error, deadline))
                 if not isinstance(outcome, _Pending):
                     return outcome
@@ -328,7 +328,7 @@ class CustomersTable:
                 raise BadRequest("The $filter is too long for storage. Shorten the strings or use fewer.") from error
             if status == 400 and (where or continuation):
                 raise BadRequest(
-                    "Storage rejects this $filter or $skiptoken. Simplify the filter; follow @odata.nextLink as it is."
+                    "Storage rejects this $filter or $skiptoken. Simplify the filter; follow @odata.nextLink unchanged."
                 ) from error
             raise_unavailable(error)
         return rows, pages.continuation_token  # type: ignore[attr-defined]

@@ -57,7 +57,7 @@ class Failure(Exception):
     """The command cannot be carried out; the message says what to do."""
 
 
-class Refusal(Failure):
+class AzError(Failure):
     """What the Azure CLI, or Microsoft Graph through it, answered instead of a result."""
 
     def __init__(self, answer: str) -> None:
@@ -91,27 +91,27 @@ class Graph:
         self._base = f"{address.strip().rstrip('/')}/v1.0/"
 
     def get(self, path: str) -> dict[str, Any]:
-        """Read an object that is expected to exist. Raises Refusal if it does not."""
+        """Read an object that is expected to exist. Raises AzError if it does not."""
         return self._patiently(_READ_PAUSES, "get", path)
 
     def registered(self, kind: str, client_id: str) -> dict[str, Any]:
         """Read the application or the service principal of a registration. Raises Failure if there is none."""
         try:
             return self.get(f"{kind}(appId='{client_id}')")
-        except Refusal as refusal:
-            if not refusal.is_any_of((_NOT_FOUND,)):
+        except AzError as failure:
+            if not failure.is_any_of((_NOT_FOUND,)):
                 raise
             raise Failure(
                 f"This tenant has no registration {client_id}. Give the client ID that create printed, and sign in "
                 "(az login) to the tenant in which it ran."
-            ) from refusal
+            ) from failure
 
     def find(self, path: str) -> dict[str, Any] | None:
         """Read an object; None if there is none."""
         try:
             return self._patiently((), "get", path)
-        except Refusal as refusal:
-            if refusal.is_any_of((_NOT_FOUND,)):
+        except AzError as failure:
+            if failure.is_any_of((_NOT_FOUND,)):
                 return None
             raise
 
@@ -134,8 +134,8 @@ class Graph:
         for pause in pauses:
             try:
                 return self._send(method, path, body, *options)
-            except Refusal as refusal:
-                if not refusal.is_any_of(_BUSY + _NOT_REPLICATED):
+            except AzError as failure:
+                if not failure.is_any_of(_BUSY + _NOT_REPLICATED):
                     raise
             if pause == pauses[2]:
                 print("Waiting for Microsoft Entra ID to catch up ...", file=sys.stderr)
@@ -157,7 +157,7 @@ class Graph:
             check=False,
         )
         if ended.returncode:
-            raise Refusal(ended.stderr.strip() or f"The Azure CLI ended with {ended.returncode}.")
+            raise AzError(ended.stderr.strip() or f"The Azure CLI ended with {ended.returncode}.")
         return ended.stdout
 
 
@@ -179,7 +179,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _writable(permissions: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """Scopes or roles as Graph takes them back: it refuses their origin, which it tells."""
+    """Scopes or roles as Graph takes them back: it returns their origin, and rejects it in a request."""
     return [{name: value for name, value in entry.items() if name != "origin"} for entry in permissions or []]
 
 
@@ -240,7 +240,7 @@ def create(graph: Graph, name: str, client_id: str | None) -> str:
     if app is None:
         app = graph.upsert(path, {"displayName": name, **REGISTRATION}) or graph.get(path)
     register(graph, app)
-    # Entra ID then gives tokens only to whom it has been told to let in.
+    # Entra ID then issues tokens only to those who are assigned.
     graph.upsert(f"servicePrincipals(appId='{app['appId']}')", {"appRoleAssignmentRequired": True})
     return str(app["appId"])
 
@@ -285,8 +285,8 @@ def allow(graph: Graph, audience: str, who: str, permission: str) -> None:
     assignment = {"principalId": principal["id"], "resourceId": api["id"], "appRoleId": roles[0]["id"]}
     try:
         graph.post(f"servicePrincipals/{api['id']}/appRoleAssignedTo", assignment)
-    except Refusal as refusal:
-        if not refusal.is_any_of(("Permission being assigned already exists",)):
+    except AzError as failure:
+        if not failure.is_any_of(("Permission being assigned already exists",)):
             raise
     print(f"The {kind} {principal.get('displayName') or who} has {permission}, for all businesses.", file=sys.stderr)
     if member == "User":
