@@ -113,7 +113,9 @@ class Operations:
 
     async def delete(self, request: Request) -> func.HttpResponse:
         """Delete a customer."""
-        await self._table.delete(request.business_id, request.customer_id, precondition=request.if_match)
+        await self._table.delete(
+            request.business_id, request.customer_id, operation_id=request.id, precondition=request.if_match
+        )
         return response.deleted(request)
 
     async def health(self, request: Request) -> func.HttpResponse:

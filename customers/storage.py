@@ -8,8 +8,16 @@ from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, NoReturn
 
 import aiohttp
-from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    HttpResponseError,
+    ResourceModifiedError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
 from azure.core.pipeline.transport import AioHttpTransport
+from azure.data.tables import TableTransactionError
 from azure.data.tables.aio import TableClient
 
 from customers.errors import ServiceUnavailable, TooManyRequests
@@ -29,6 +37,10 @@ class Backpressure(Exception):
         super().__init__(retry_after)
         self.retry_after = retry_after
         self.throttled = throttled
+
+
+class NoSuchRow(Exception):
+    """There is no row to delete."""
 
 
 def _pass_on_retry_after(response: Any) -> None:
@@ -57,6 +69,27 @@ class Connection:
     async def insert(self) -> Insert:
         """Return the insert into the table, over the same connections and with the same credential."""
         return (await self._opened()).insert
+
+    async def delete(self, partition_key: str, row_key: str, *, etag: str, operation_id: str) -> None:
+        """Delete a row that still has this ETag, in one attempt.
+
+        Raises NoSuchRow, ResourceModifiedError if the ETag is another one, and what else the client raises.
+        """
+        # As a transaction, which is a POST: aiohttp repeats a DELETE by itself if its connection was closed, and the
+        # caller has to know which attempt found nothing.
+        table = await self.table()
+        row = {"PartitionKey": partition_key, "RowKey": row_key}
+        condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+        try:
+            await table.submit_transaction(
+                [("delete", row, condition)], headers={"x-ms-client-request-id": operation_id}, retry_total=0
+            )
+        except TableTransactionError as error:
+            if error.status_code == 404:
+                raise NoSuchRow from error
+            if error.status_code == 412:
+                raise ResourceModifiedError(response=error.response) from error
+            raise
 
     async def _opened(self) -> "_Opened":
         if self._open is None:

@@ -4,7 +4,8 @@ Each add stores an id of its own in the row. If the outcome of a write is unknow
 response), the row is read back by its key until storage responds. If it is there, the add succeeded; if not, the write
 is repeated, at most twice, which cannot make a second row. Updates and deletes are conditional on what was read before
 them, so one that was made is recognised even if another writer came after it, and a delete never takes a customer that
-was added later with the same id.
+was added later with the same id. A delete whose customer another request deleted is no success, unless an attempt of
+its own may have been the one.
 
 All of it takes at most ``STORAGE_BUDGET`` seconds. If storage stays unreachable for that long, or makes a write after
 the last read-back, the response is a 503 although the customer may be there. To repeat such an add is safe with the
@@ -44,13 +45,13 @@ from customers.row import (
     same_customer,
 )
 from customers.settings import Settings
-from customers.storage import Backpressure, Connection, etag_of, is_transient, raise_unavailable
+from customers.storage import Backpressure, Connection, NoSuchRow, etag_of, is_transient, raise_unavailable
 
 _MAX_ATTEMPTS = 10
 """Attempts at one write, other writers' interference included."""
 
-_MAX_INSERT_REPEATS = 2
-"""Repeats of a failed insert, which does not retry by itself; the storage client's own methods do."""
+_MAX_REPEATS = 2
+"""Repeats of a failed insert or delete. An update is repeated by the storage client itself."""
 
 _READ_BACK_SHARE = 0.3
 """The share of the budget that no write may use: it is for reading back what became of a write that failed."""
@@ -126,7 +127,7 @@ class CustomersTable:
 
         # No overall timeout: the write and the read-back each have their own.
         return await self._write(
-            business_id, customer.id, None, write, check, self._deadline(), max_repeats=_MAX_INSERT_REPEATS
+            business_id, customer.id, None, write, check, self._deadline(), max_repeats=_MAX_REPEATS
         )
 
     async def get(self, business_id: str, customer_id: str) -> Stored:
@@ -198,29 +199,41 @@ class CustomersTable:
                 return row
             return await self._write(business_id, customer_id, row.base, write, check, deadline)
 
-    async def delete(self, business_id: str, customer_id: str, *, precondition: Precondition | None) -> None:
+    async def delete(
+        self, business_id: str, customer_id: str, *, operation_id: str, precondition: Precondition | None
+    ) -> None:
         """Delete a customer: one read, and one delete of what was read.
 
-        Raises NotFound, and PreconditionFailed if the customer's ETag does not meet the precondition.
+        Of several deletes of one customer at once, one succeeds; another does too only if it had an attempt whose
+        outcome is unknown. Raises NotFound, and PreconditionFailed if the customer's ETag does not meet the
+        precondition.
         """
-        table = await self._connection.table()
+        may_be_ours = False
 
         async def write(base: _Row) -> None:
-            # If the client repeats a delete that was made, it finds nothing and takes that for a success.
-            await table.delete_entity(
-                business_id, customer_id, etag=base.etag, match_condition=MatchConditions.IfNotModified
-            )
+            nonlocal may_be_ours
+            try:
+                await self._connection.delete(business_id, customer_id, etag=base.etag, operation_id=operation_id)
+            except (NoSuchRow, ResourceModifiedError):
+                raise
+            except BaseException:  # a timeout is a cancellation here
+                may_be_ours = True
+                raise
 
         def check(found: _Row | None) -> _Pending[_Row] | None:
-            if found is None or not same_customer(found.columns, row.columns):
+            if found is not None and same_customer(found.columns, row.columns):
+                _require(precondition, found.etag)
+                return _Pending(found)
+            if may_be_ours:
                 return None  # deleted; another customer may have been added with its id
-            _require(precondition, found.etag)
-            return _Pending(found)
+            if precondition is not None:
+                raise PreconditionFailed("Another request has deleted the customer.")
+            raise _no_such_customer()
 
         async with self._budget() as deadline:
             row = await self._read(business_id, customer_id)
             _require(precondition, row.etag)
-            await self._write(business_id, customer_id, row, write, check, deadline)
+            await self._write(business_id, customer_id, row, write, check, deadline, max_repeats=_MAX_REPEATS)
 
     async def is_there(self) -> bool:
         """Whether the table exists and storage responds."""
@@ -261,7 +274,7 @@ class CustomersTable:
                 if not isinstance(outcome, _Pending):
                     return outcome
                 base = outcome.base
-                lost = isinstance(error, ResourceExistsError | ResourceModifiedError)
+                lost = isinstance(error, ResourceExistsError | ResourceModifiedError | NoSuchRow)
                 if not lost and (attempt >= max_repeats or not is_transient(error)):
                     raise_unavailable(error)
             # The longer the more attempts there were, so that competing writers spread out.

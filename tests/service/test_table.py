@@ -1,5 +1,6 @@
 """Storage that is down, slow, throttling, or that loses the answer: the contract's answer, nothing lost or doubled."""
 
+import asyncio
 import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -17,7 +18,7 @@ from azure.data.tables.aio import TableClient as AsyncTableClient
 
 from infra.local.issuer import Issuer
 from infra.local.run import connection_string
-from tests.conftest import StartService, rows
+from tests.conftest import Service, StartService, rows
 from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
 from tests.support.proxy import (
     Fault,
@@ -230,7 +231,8 @@ def test_a_change_that_was_not_made_is_not_reported_as_made(faulty: Faulty, faul
     collection = BETA.format(uuid4())
     before = assert_customer(faulty.client.post(collection, json={**DOCUMENTED, "id": "x"}))
     for method in ("PATCH", "DELETE"):
-        faulty.proxy.plan.extend([pass_on] + [fault] * 6)
+        faulty.proxy.plan.append(pass_on)
+        faulty.proxy.always = fault
         response = faulty.client.request(method, f"{collection}/x", json={"displayName": "New"})
         assert response.status_code == expected
         faulty.proxy.reset()
@@ -247,7 +249,7 @@ def test_storage_operations_are_few(faulty: Faulty) -> None:
         (["GET"], "GET", f"{collection}/x", {}),
         (["GET", "PUT"], "PATCH", f"{collection}/x", {}),
         (["GET"], "DELETE", f"{collection}/x", held),
-        (["GET", "DELETE"], "DELETE", f"{collection}/x", {}),
+        (["GET", "POST"], "DELETE", f"{collection}/x", {}),
     ):
         faulty.proxy.passed.clear()
         faulty.client.request(method, path, headers=headers, json={"displayName": "a"})
@@ -358,30 +360,30 @@ MALFORMED = {"odata.error": {"code": "x", "message": "plain text"}}
 
 
 @pytest.mark.parametrize(
-    ("fault", "add_status"),
+    ("fault", "repeated"),
     [
-        (partial(status, 400, body=MALFORMED), 500),
-        # The insert is repeated; the storage client fails on the pause that it should make before it repeats.
-        (partial(status, 500, retry_after="soon"), 201),
+        (partial(status, 400, body=MALFORMED), False),
+        # Adds and deletes are repeated; the storage client fails on the pause that it should make before it repeats.
+        (partial(status, 500, retry_after="soon"), True),
     ],
     ids=["an error that the client cannot parse", "a pause that the client cannot parse"],
 )
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_malformed_response_of_storage_gets_the_true_outcome(
-    faulty: Faulty, table: TableClient, fault: Callable[..., Fault], add_status: int, *, committed: bool
+    faulty: Faulty, table: TableClient, fault: Callable[..., Fault], *, repeated: bool, committed: bool
 ) -> None:
     business = str(uuid4())
     faulty.proxy.plan.append(fault(committed=committed))
     response = add(faulty, business)
-    assert response.status_code == (201 if committed else add_status)
+    assert response.status_code == (201 if committed or repeated else 500)
     assert len(rows(table, business)) == (response.status_code == 201)
     url = f"{BETA.format(business)}/x"
     assert_customer(faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"}))
-    for method, success in (("PATCH", 200), ("DELETE", 204)):
+    for method, made, success in (("PATCH", committed, 200), ("DELETE", committed or repeated, 204)):
         faulty.proxy.plan.extend([pass_on, fault(committed=committed)])
         response = faulty.client.request(method, url, json={"displayName": "New"})
-        assert response.status_code == (success if committed else 500)
-    assert len([row for row in rows(table, business) if row["RowKey"] == "x"]) == (0 if committed else 1)
+        assert response.status_code == (success if made else 500)
+    assert len([row for row in rows(table, business) if row["RowKey"] == "x"]) == (0 if committed or repeated else 1)
     assert_health(faulty.client, 200)
 
 
@@ -506,3 +508,57 @@ def test_the_columns_can_be_read_by_a_person(client: httpx.Client, table: TableC
         "phones": """[{"type":"mobile","number":"+39 'ü'"}]""",
         "operationId": response.headers["request-id"],
     }
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_delete_that_finds_its_customer_just_deleted_is_not_a_success(faulty: Faulty, *, conditional: bool) -> None:
+    business = str(uuid4())
+    added = assert_customer(faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"}))
+
+    async def delete(proxy: FaultProxy) -> None:
+        async with past_the_service(proxy) as other:
+            await other.delete_entity(business, "x")
+
+    faulty.proxy.plan.append(then(pass_on, another=delete))
+    response = faulty.client.delete(
+        f"{BETA.format(business)}/x", headers={"If-Match": added["@odata.etag"]} if conditional else {}
+    )
+    if conditional:
+        assert_error(response, 412, "preconditionFailed", says="deleted")
+    else:
+        assert_error(response, 404, "notFound")
+
+
+def test_a_delete_leaves_the_customer_that_was_added_in_place_of_its_own(faulty: Faulty, table: TableClient) -> None:
+    business = str(uuid4())
+    faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"})
+
+    async def replace(proxy: FaultProxy) -> None:
+        async with past_the_service(proxy) as other:
+            row = {**rows(table, business)[0], "operationId": "theirs"}
+            await other.delete_entity(business, "x")
+            await other.create_entity(row)
+
+    faulty.proxy.plan.append(then(pass_on, another=replace))
+    assert_error(faulty.client.delete(f"{BETA.format(business)}/x"), 404, "notFound")
+    assert [row["operationId"] for row in rows(table, business)] == ["theirs"]
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_of_the_deletes_of_one_customer_at_once_one_is_a_204(
+    service: Service, issuer: Issuer, *, conditional: bool
+) -> None:
+    collection = f"{service.base}{BETA.format(uuid4())}"
+
+    async def delete_at_once(number: int) -> list[int]:
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {issuer.token()}"}) as client:
+            added = assert_customer(await client.post(collection, json={**DOCUMENTED, "id": f"x{number}"}))
+            headers = {"If-Match": added["@odata.etag"]} if conditional else {}
+            url = f"{collection}/x{number}"
+            deletes = await asyncio.gather(*(client.delete(url, headers=headers) for _ in range(3)))
+            return sorted(response.status_code for response in deletes)
+
+    for number in range(10):
+        first, *others = asyncio.run(delete_at_once(number))
+        assert first == 204
+        assert set(others) <= {404, 412}

@@ -1,6 +1,7 @@
-"""A load of adds with retries, as the Graph SDKs make them, while storage fails; and the invariants that must hold.
+"""A load of adds with retries, as the Graph SDKs make them, and of deletes, while storage fails; and what must hold.
 
-At the end, the table must contain exactly the customers that were acknowledged, each once, as it was sent.
+At the end, the table must contain exactly the customers that were acknowledged and not deleted, each once, as it was
+sent. Of the deletes of one customer whose write storage got once and answered, at most one is a success.
 
 Usage: ``python -m tests.support.soak [SECONDS]`` runs it against a service of its own (60 seconds) and prints a report.
 """
@@ -56,6 +57,9 @@ FAULTS: dict[str, Fault] = {
     "500": status(500),
     "500 after the commit": status(500, committed=True),
 }
+_DELETED = 0.1
+"""The share of the customers that are deleted again."""
+
 SHORT_TIMEOUTS = {"STORAGE_CONNECT_TIMEOUT": "0.4", "STORAGE_READ_TIMEOUT": "0.4", "STORAGE_BUDGET": "2"}
 """Settings with which these faults take effect within the time of a test."""
 
@@ -70,12 +74,23 @@ class Figures:
     duplicates: int = 0
     losses: int = 0
     altered: int = 0
+    deleted: set[tuple[str, str]] = field(default_factory=set)
+    """Customers that were deleted, or may have been."""
+    deletes: Counter[str] = field(default_factory=Counter)
+    second_winners: int = 0
+    """Deletes that succeeded although another delete of the same customer did."""
+    disturbed: set[str] = field(default_factory=set)
+    """The request-ids of the deletes into which a fault was injected."""
+    interruptions: int = 0
+    """How often storage went away or came back; odd while it is away."""
 
     def lines(self) -> list[str]:
         """The report."""
         return [
             f"acknowledged {len(self.acknowledged)}, requests {self.answers.total()}, faults {self.faults.total()}",
             f"duplicates {self.duplicates}, losses {self.losses}, altered {self.altered}, 500s {self.answers['500']}",
+            f"deleted {len(self.deleted)}, successes too many {self.second_winners}, responses to deletes: "
+            + ", ".join(f"{name} {number}" for name, number in sorted(self.deletes.items())),
             "answers: " + ", ".join(f"{name} {number}" for name, number in sorted(self.answers.items())),
             "faults: " + ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items())),
         ]
@@ -89,6 +104,7 @@ def inject_faults(proxy: FaultProxy, figures: Figures, rng: random.Random, *, sh
             return await pass_on(of, request)
         name = rng.choice(list(FAULTS))
         figures.faults[name] += 1
+        figures.disturbed.add(request.headers.get("x-ms-client-request-id", ""))
         return await FAULTS[name](of, request)
 
     proxy.always = fault
@@ -99,9 +115,11 @@ async def refuse_connections(proxy: FaultProxy, figures: Figures, rng: random.Ra
     while True:
         await asyncio.sleep(rng.uniform(0.5, 2))
         figures.faults["refuse"] += 1
+        figures.interruptions += 1
         await proxy.stop()
         await asyncio.sleep(0.2)
         await proxy.start()
+        figures.interruptions += 1
 
 
 async def add_until(
@@ -133,10 +151,34 @@ async def add_until(
                 except (aiohttp.ClientError, TimeoutError) as error:
                     figures.answers[type(error).__name__] += 1
                 await asyncio.sleep(rng.uniform(0.01, 0.1))
+            if rng.random() < _DELETED:
+                await delete_at_once(session, business, answer["id"], figures)
 
     async with aiohttp.ClientSession(base, headers=headers, timeout=timeout) as session, asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(client(session))
+
+
+async def delete_at_once(session: aiohttp.ClientSession, business: str, own: str, figures: Figures) -> None:
+    """Delete a customer three times at once, without retries."""
+    interruptions = figures.interruptions
+
+    async def delete() -> tuple[int, str] | None:
+        try:
+            async with session.delete(f"{BETA.format(business)}/{own}") as response:
+                await response.read()
+                figures.deletes[str(response.status)] += 1
+                return response.status, response.headers["request-id"]
+        except (aiohttp.ClientError, TimeoutError) as error:
+            figures.deletes[type(error).__name__] += 1
+            return None
+
+    figures.deleted.add((business, own))
+    results = [result for result in await asyncio.gather(*(delete() for _ in range(3))) if result]
+    assert {status for status, _ in results} <= {204, 404, 429, 503}, results
+    if interruptions % 2 == 0 and interruptions == figures.interruptions:
+        sure = [status for status, request_id in results if request_id not in figures.disturbed]
+        figures.second_winners += max(0, sure.count(204) - 1)
 
 
 async def check_invariants(storage: str, figures: Figures) -> None:
@@ -146,17 +188,20 @@ async def check_invariants(storage: str, figures: Figures) -> None:
         for business in {business for business, _ in figures.acknowledged}:
             async for row in table.query_entities("PartitionKey eq @b", parameters={"b": business}):
                 key = (row["PartitionKey"], row["RowKey"])
+                if key in figures.deleted:
+                    continue  # perhaps not deleted, or written anew by an insert that storage made late
                 found[key] += 1
                 sent = figures.acknowledged.get(key)
                 figures.altered += sent is not None and {name: row[name] for name in sent} != sent
     figures.duplicates = found.total() - len(figures.acknowledged.keys() & found.keys())
-    figures.losses = len(figures.acknowledged.keys() - found.keys())
+    figures.losses = len(figures.acknowledged.keys() - found.keys() - figures.deleted)
 
 
 def assert_invariants(figures: Figures) -> None:
-    """No duplicate, no loss, nothing altered, and no internal error."""
+    """No duplicate, no loss, nothing altered, no delete that succeeded twice, and no internal error."""
     report = json.dumps(figures.lines(), indent=1)
     assert (figures.duplicates, figures.losses, figures.altered, figures.answers["500"]) == (0, 0, 0, 0), report
+    assert figures.second_winners == 0, report
 
 
 def peak_memory(pid: int) -> int:
