@@ -24,9 +24,9 @@ from customers.keys import check_key, is_key
 from customers.operations import Operations
 from customers.query import Query
 from customers.request import Request
-from customers.routes import Route
+from customers.routes import Route, resolve
 from customers.settings import Settings
-from customers.surface import Surface
+from customers.surface import TYPE_NAME, Surface
 
 _log = logging.getLogger("customers")
 
@@ -46,12 +46,13 @@ class Api:
     async def respond(self, http: func.HttpRequest, route: Route) -> func.HttpResponse:
         """Respond to a request to a route, and log one line about it."""
         started = time.perf_counter()
+        route, ids = resolve(route, http.route_params)
         request = Request(
             http.method,
             str(http.url),
             dict(http.headers.items()),
             http.get_body(),
-            ids=http.route_params,
+            ids=ids,
             forwarded_hosts=self._settings.forwarded_hosts,
         )
         try:
@@ -71,7 +72,8 @@ class Api:
         """Check all that the table of routes demands, then run the operation."""
         if not route.operations:
             raise NotFound(
-                f"There is nothing at this path. Customers are at /{Surface.V1_SOLUTIONS.template} and its equivalents."
+                f"There is nothing at this path. Customers are of the type {TYPE_NAME}, "
+                f"at /{Surface.V1_SOLUTIONS.template} and its equivalents."
             )
         operation = route.operations.get(request.method)
         if operation is None:

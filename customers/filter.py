@@ -15,6 +15,7 @@ from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 from customers.errors import BadRequest, Detail
 from customers.row import STRING_COLUMNS, TIMESTAMP_COLUMNS
+from customers.surface import without_cast
 from customers.table import TableFilter
 
 MAX_LENGTH = 2_000
@@ -29,16 +30,17 @@ _GRAMMAR: Final = r"""
 ?comparison: sum
     | sum OPERATOR sum
     | sum IN "(" [disjunction ("," disjunction)*] ")"  -> unsupported
+    | sum IN (JSON | PATH)                             -> unsupported
     | sum HAS sum                                      -> unsupported
 ?sum: unary
     | sum ARITHMETIC unary                             -> unsupported
 ?unary: primary
     | _NOT unary                                       -> negation
     | MINUS unary                                      -> unsupported
-?primary: STRING | LITERAL | PATH
+?primary: STRING | LITERAL | CONSTANT | TYPED | JSON | PATH
     | PATH "(" [_argument ("," _argument)*] ")"        -> call
     | "(" disjunction ")"                              -> group
-_argument: [PATH ":"] disjunction
+_argument: disjunction [(":" | "=") disjunction]
 
 _OR.2: /or\b/i
 _AND.2: /and\b/i
@@ -50,6 +52,9 @@ ARITHMETIC.2: /(add|sub|mul|divby|div|mod)\b/i
 MINUS: "-"
 STRING: /'([^']|'')*'/
 LITERAL: /[0-9][\w:.+-]*/
+CONSTANT.2: /(null|true|false|inf|nan)\b/i
+TYPED.3: /[A-Za-z][\w.]*'([^']|'')*'/
+JSON: /\[[^\]]*\]|\{[^}]*\}/
 PATH: /[@$A-Za-z_][\w.]*(\/[@$\w.]+)*/
 %ignore /[ \t]+/
 """
@@ -80,9 +85,10 @@ def translate(text: str) -> TableFilter:
         tree = _parser().parse(text.strip())
     except UnexpectedInput as error:
         at_the_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
-        where = "the end" if at_the_end else f"character {error.column}"
+        problem = "ends too soon" if at_the_end else f"cannot be read from character {error.column} on"
         raise _invalid(
-            f"must be a filter such as emailAddress eq 'o''brien@x.com'; check the quotes and spaces at {where}"
+            "must be a filter such as emailAddress eq 'o''brien@x.com', with each quote in a string doubled; "
+            f"this one {problem}"
         ) from None
     translation = _Translation()
     return TableFilter(translation.condition(tree), translation.parameters)
@@ -168,28 +174,30 @@ def _describe(node: _Node) -> str:
             return f"The operator {operator}"
         case Tree("call", [Token() as function, *_]):
             return f"The function {function[:64]}"
-        case Tree("negation"):
-            return "not without parentheses"
-        case Token("PATH", str(name)):
-            return f"The parameter alias {name[:64]}" if name.startswith("@") else "A property without a comparison"
-        case Token():
-            return "A literal without a comparison"
-    return "A comparison of conditions"
+        case Tree(data):
+            return "not without parentheses" if data == "negation" else "A comparison of conditions"
+        case Token("TYPED" | "JSON", str(literal)):
+            return f"The literal {literal[:64]}"
+        case Token("PATH", str(alias)) if alias.startswith("@"):
+            return f"The parameter alias {alias[:64]}"
+        case Token(kind):
+            return f"A {'property' if kind == 'PATH' else 'literal'} without a comparison"
 
 
 def _operand(node: _Node) -> Token:
-    if isinstance(node, Tree) or node.startswith("@"):
+    if isinstance(node, Tree) or node.startswith("@") or node.type in ("TYPED", "JSON"):
         raise _unsupported(_describe(node))
     return node
 
 
 def _property(path: Token) -> str:
-    if "/" in path:
+    name = without_cast(path)
+    if "/" in name:
         raise _unsupported(f"The path {path[:64]}")
-    if path not in STRING_COLUMNS and path not in TIMESTAMP_COLUMNS:
+    if name not in STRING_COLUMNS and name not in TIMESTAMP_COLUMNS:
         names = ", ".join((*STRING_COLUMNS, *TIMESTAMP_COLUMNS))
-        raise _invalid(f"There is no property {path[:128]} to filter by; choose from {names}")
-    return str(path)
+        raise _invalid(f"There is no property {name[:128]} to filter by; choose from {names}")
+    return name
 
 
 def _string(literal: Token) -> str:

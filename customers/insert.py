@@ -6,6 +6,7 @@ Sources: "Table Service REST API", Insert Entity; "Authorize with Shared Key", S
 import asyncio
 import base64
 import hmac
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from email.utils import formatdate
@@ -129,4 +130,6 @@ def _with_token(credential: AsyncTokenCredential) -> _Authorize:
 def _to_entity(row: Mapping[str, str | datetime]) -> bytes:
     """A row as JSON; strings need no type annotation, timestamps do."""
     types = {f"{name}@odata.type": "Edm.DateTime" for name, value in row.items() if isinstance(value, datetime)}
-    return to_json({**row, **types})
+    entity = to_json({**row, **types})
+    # Azurite decodes each chunk of a body by itself, which destroys a character that two of them share.
+    return entity if entity.isascii() else json.dumps(json.loads(entity)).encode()

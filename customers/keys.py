@@ -9,6 +9,8 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from customers.surface import TYPE_NAME, TYPE_NAMESPACE, is_cast
+
 MAX_KEY_LENGTH = 255
 """In characters. Table Storage takes 512 UTF-16 code units, so 255 characters of two units each fit."""
 
@@ -33,6 +35,8 @@ def check_key(value: str) -> str:
         raise PydanticCustomError("key_space", "must not begin or end with a space")
     if value.lower() in _UNREACHABLE:
         raise PydanticCustomError("key_reserved", "is reserved; choose another id")
+    if value.lower().startswith(TYPE_NAMESPACE) or is_cast(value.partition("(")[0]):
+        raise PydanticCustomError("key_reserved", f"must not be the name of a type; customers are {TYPE_NAME}")
     return value
 
 

@@ -26,8 +26,9 @@ from pydantic_core import PydanticCustomError
 
 from customers.errors import BadRequest, Detail
 from customers.keys import Key
+from customers.surface import TYPE_NAME
 
-ODATA_TYPE = "#microsoft.graph.bookingCustomer"
+ODATA_TYPE = f"#{TYPE_NAME}"
 
 # A column of a Table Storage entity holds 32,768 UTF-16 code units. A character takes at most two of them, escaped for
 # JSON or not, so 10 addresses take at most 10 x (6 x 2 x 255 + 110) and 20 phones 20 x (3 x 2 x 255 + 60) units.
@@ -53,9 +54,11 @@ def _refuse_control_characters(value: str) -> str:
 
 
 def _limit_items(limit: int) -> BeforeValidator:
-    """Check the length of an array before any of its items."""
+    """Check the length of an array before any of its items. A null is an empty array."""
 
     def check(value: Any) -> Any:
+        if value is None:
+            return []
         if isinstance(value, list) and len(value) > limit:
             raise PydanticCustomError("too_long", f"must have at most {limit} items")
         return value
@@ -91,14 +94,18 @@ class _Resource(BaseModel):
     )
 
     annotations_read: ClassVar[frozenset[str]] = frozenset()
+    absent_if_null: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
-    def _ignore_annotations(cls, value: Any) -> Any:
+    def _ignore_what_says_nothing(cls, value: Any) -> Any:
         if isinstance(value, dict) and len(value) > _MAX_NAMES:
             raise PydanticCustomError("too_many_names", f"must have at most {_MAX_NAMES} names")
         if isinstance(value, dict) and any("@" in name for name in value):
-            return {name: item for name, item in value.items() if "@" not in name or name in cls.annotations_read}
+            value = {name: item for name, item in value.items() if "@" not in name or name in cls.annotations_read}
+        # SDKs with a backing store send every null that was assigned.
+        if isinstance(value, dict) and any(name in value and value[name] is None for name in cls.absent_if_null):
+            value = {name: item for name, item in value.items() if item is not None or name not in cls.absent_if_null}
         return value
 
 
@@ -154,6 +161,7 @@ class _SentCustomer(CustomerProperties):
     """A bookingCustomer as a client sends it; ``model_fields_set`` holds what it sent."""
 
     annotations_read = frozenset({"@odata.type"})
+    absent_if_null = frozenset({"@odata.type", "id"})
 
     odata_type: Annotated[str, Field(alias="@odata.type")] = ODATA_TYPE
     id: Key = ""

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from customers.errors import BadRequest, Detail
 from customers.model import PROPERTIES
+from customers.surface import without_cast
 from customers.table import Continuation, TableFilter
 
 DEFAULT_TOP = 100
@@ -81,7 +82,7 @@ class Query(NamedTuple):
             case Option.SELECT:
                 return self._replace(select=_parse_select(value))
             case Option.ORDERBY:
-                if value.split() not in (["id"], ["id", "asc"]):
+                if without_cast(value).split() not in (["id"], ["id", "asc"]):
                     raise _InvalidOption("must be id or id asc, which is the order of every list")
                 return self
             case Option.SKIPTOKEN:
@@ -124,7 +125,7 @@ def _parse_top(value: str) -> int:
 
 
 def _parse_select(value: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    names = tuple(dict.fromkeys(without_cast(name.strip()) for name in value.split(",")))
     if unknown := [name for name in names if name not in PROPERTIES]:
         raise _InvalidOption(f"There is no property {unknown[0][:128]!r}; choose from {', '.join(PROPERTIES)}")
     return names

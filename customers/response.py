@@ -36,10 +36,13 @@ def _respond(
 
 
 def _entity(stored: Stored, select: tuple[str, ...]) -> dict[str, Any]:
-    """A customer as JSON: the annotations, and all properties or the selected ones."""
+    """A customer as JSON: the annotations, and all properties or the selected ones, always with the key.
+
+    Clients need the key under minimal metadata (OData JSON Format 4.01, 4.5.8).
+    """
     properties = {"id": stored.customer.id, **stored.customer.model_dump()}
     if select:
-        properties = {name: value for name, value in properties.items() if name in select}
+        properties = {name: value for name, value in properties.items() if name in select or name == "id"}
     return {"@odata.type": ODATA_TYPE, "@odata.etag": stored.etag, **properties}
 
 

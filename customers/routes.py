@@ -5,6 +5,7 @@ What needs to know the service's interface reads this table and nothing else.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -14,7 +15,7 @@ from customers.auth import Permission
 from customers.operations import Operations
 from customers.query import Option
 from customers.request import Request
-from customers.surface import Surface
+from customers.surface import Surface, is_cast
 
 type Handler = Callable[[Operations, Request], Awaitable[func.HttpResponse]]
 
@@ -44,7 +45,8 @@ class Route(NamedTuple):
         values: dict[str, str] = {}
         parts = self.template.split("/")
         if parts[-1].startswith("{*"):
-            values[parts.pop()[2:-1]] = "/".join(segments[len(parts) :])
+            name = parts.pop()[2:-1]
+            values[name] = "/".join(segments[len(parts) :])
             segments = segments[: len(parts)]
         if len(parts) != len(segments):
             return None
@@ -105,6 +107,59 @@ ROUTES: tuple[Route, ...] = tuple(
         key=lambda route: route.name,
     )
 )
+
+
+_COLLECTION = Surface.V1_SOLUTIONS.template.rpartition("/")[2]
+
+# What a key may follow, in lower case.
+_KEYED = frozenset(
+    name.lower()
+    for route in ROUTES
+    for name, following in pairwise(route.template.split("/"))
+    if following.startswith("{")
+)
+_KEY_IN_PARENTHESES = re.compile(r"([\w.]+)\((?:id=)?'((?:[^']|'')*)'\)")
+
+
+def resolve(route: Route, values: Mapping[str, str]) -> tuple[Route, Mapping[str, str]]:
+    """Return the route and the ids that a path means, if it is one of OData's other spellings of it.
+
+    These have no functions of their own: keys in parentheses, as in ``customers('x')``, and a segment with the name of
+    the customers' type, which changes nothing (OData 4.01 URL Conventions, 4.3 and 4.11).
+    """
+    if not route.operations:
+        segments = values.get("path", "").split("/")
+    elif is_cast(values.get("customerId", "").partition("(")[0]):
+        segments = [values[part[1:-1]] if part.startswith("{") else part for part in route.template.split("/")]
+    else:
+        return route, values
+    plain = _without_casts(_with_keys_as_segments(segments))
+    for candidate in ROUTES:
+        ids = candidate.match(plain) if candidate.operations else None
+        if ids is not None:
+            return candidate, ids
+    return route, values
+
+
+def _with_keys_as_segments(segments: Sequence[str]) -> list[str]:
+    plain: list[str] = []
+    for segment in segments:
+        keyed = _KEY_IN_PARENTHESES.fullmatch(segment)
+        if keyed and (keyed[1].lower() in _KEYED or is_cast(keyed[1])):
+            plain += [keyed[1], keyed[2].replace("''", "'")]
+        else:
+            plain.append(segment)
+    return plain
+
+
+def _without_casts(segments: Sequence[str]) -> list[str]:
+    """Leave out each cast that follows the collection or the key of a customer."""
+    plain: list[str] = []
+    for segment in segments:
+        follows = _COLLECTION in [previous.lower() for previous in plain[-2:]] and not plain[-1].startswith("$")
+        if not (follows and is_cast(segment)):
+            plain.append(segment)
+    return plain
 
 
 def match(path: str) -> tuple[Route, dict[str, str]]:

@@ -1,7 +1,27 @@
-"""Where customers appear in Graph's URL space."""
+"""Where customers appear in Graph's URL space, and what their type is called there."""
 
 from enum import Enum
 from urllib.parse import quote
+
+TYPE_NAMESPACE = "microsoft.graph."
+TYPE_NAME = f"{TYPE_NAMESPACE}bookingCustomer"
+
+# Graph's SDKs write the namespace in its short form, too.
+_CASTS = frozenset({TYPE_NAME.lower(), TYPE_NAME.removeprefix("microsoft.").lower()})
+
+
+def is_cast(segment: str) -> bool:
+    """Whether a path segment is the name of the customers' type: a cast, which changes nothing.
+
+    Graph declares the collection with the base type, so strict clients cast (OData 4.01 URL Conventions, 4.11).
+    """
+    return segment.lower() in _CASTS
+
+
+def without_cast(path: str) -> str:
+    """The path of a property without the cast before it, if there is one."""
+    cast, slash, rest = path.partition("/")
+    return rest if slash and is_cast(cast) else path
 
 
 class Surface(Enum):

@@ -122,14 +122,17 @@ def test_a_token_of_another_query_or_business_is_refused(client: httpx.Client, s
 
 
 @pytest.mark.parametrize("dollar", ["$", ""])
-def test_select_gives_those_properties_and_the_annotations(client: httpx.Client, seven: Seven, dollar: str) -> None:
+def test_select_gives_those_properties_the_key_and_the_annotations(
+    client: httpx.Client, seven: Seven, dollar: str
+) -> None:
     business, customers = seven
     collection = BETA.format(business)
     page = assert_page(client.get(collection, params={f"{dollar}select": "displayName, phones", f"{dollar}top": "1"}))
-    assert set(page["value"][0]) == {"@odata.type", "@odata.etag", "displayName", "phones"}
+    assert set(page["value"][0]) == {"@odata.type", "@odata.etag", "id", "displayName", "phones"}
     assert page["@odata.context"].endswith("/customers(displayName,phones)")
-    one = client.get(f"{collection}/{customers[0]['id']}", params={f"{dollar}select": "displayName"}).json()
-    assert set(one) == {"@odata.context", "@odata.type", "@odata.etag", "displayName"}
+    cast = {f"{dollar}select": "microsoft.graph.bookingCustomer/displayName"}
+    one = client.get(f"{collection}/{customers[0]['id']}", params=cast).json()
+    assert set(one) == {"@odata.context", "@odata.type", "@odata.etag", "id", "displayName"}
     assert one["@odata.context"].endswith("/customers(displayName)/$entity")
 
 

@@ -24,7 +24,7 @@ from customers.insert import Insert
 ROW: dict[str, str | datetime] = {
     "PartitionKey": "b",
     "RowKey": "r",
-    "name": "é",
+    "name": 'é\U0001f600"',
     "at": datetime(2026, 11, 23, 12, 0, 0, 5000, tzinfo=UTC),
 }
 
@@ -102,6 +102,7 @@ def test_a_row_is_sent_with_the_identitys_token_and_the_etag_returned() -> None:
     assert sent.headers["Authorization"] == "Bearer token"
     assert sent.headers["Prefer"] == "return-no-content"
     assert sent.headers["x-ms-client-request-id"] == "o"
+    assert sent.body.isascii()  # in chunks that split a character, Azurite would store something else
     assert json.loads(sent.body) == {**ROW, "at": "2026-11-23T12:00:00.005000Z", "at@odata.type": "Edm.DateTime"}
 
 

@@ -12,7 +12,18 @@ from customers.keys import IdGenerator, check_key
 
 
 @pytest.mark.parametrize(
-    "key", ["a", "é" * 255, "\U0001f600" * 255, "Contoso@contoso.onmicrosoft.com", "a b", "AAMk=+&;'\"", "$refs", "..."]
+    "key",
+    [
+        "a",
+        "é" * 255,
+        "\U0001f600" * 255,
+        "Contoso@contoso.onmicrosoft.com",
+        "a b",
+        "AAMk=+&;'\"",
+        "$refs",
+        "...",
+        "graph.smith",
+    ],
 )
 def test_a_key_of_allowed_characters_and_length_is_accepted(key: str) -> None:
     assert check_key(key) == key
@@ -20,7 +31,20 @@ def test_a_key_of_allowed_characters_and_length_is_accepted(key: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["", "a" * 256, *(f"a{c}b" for c in "/\\#?%\0\n\x1f\x7f\x9f\ud800"), " a", "a ", " ", "$ref", "$COUNT", ".", ".."],
+    [
+        "",
+        "a" * 256,
+        *(f"a{c}b" for c in "/\\#?%\0\n\x1f\x7f\x9f\ud800"),
+        " a",
+        "a ",
+        " ",
+        "$ref",
+        "$COUNT",
+        ".",
+        "..",
+        "Microsoft.Graph.x",
+        "graph.bookingCustomer",
+    ],
 )
 def test_any_other_key_is_refused(key: str) -> None:
     with pytest.raises(PydanticCustomError):

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from customers import model
 from customers.errors import BadRequest
-from customers.model import NewCustomer, Phone, PhysicalAddress
+from customers.model import CustomerUpdate, NewCustomer, Phone, PhysicalAddress
 
 GOOD = {"displayName": "Ada", "emailAddress": "ada@example.com"}
 
@@ -77,9 +77,27 @@ def test_an_unknown_property_is_named_and_to_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", ["id", "displayName", "emailAddress", "addresses", "phones", "@odata.type"])
-@pytest.mark.parametrize("value", [None, 1, True, {}])
+@pytest.mark.parametrize("value", [1, True, {}])
 def test_a_property_of_another_type_is_refused(name: str, value: object) -> None:
     assert targets({**GOOD, name: value}) == [name]
+
+
+@pytest.mark.parametrize("name", ["displayName", "emailAddress"])
+def test_a_null_is_refused_where_a_value_is_required(name: str) -> None:
+    assert targets({**GOOD, name: None}) == [name]
+
+
+def test_a_null_means_absent_or_empty_where_a_value_is_optional() -> None:
+    customer = read({**GOOD, "@odata.type": None, "id": None, "addresses": None, "phones": None})
+    assert customer == read({**GOOD, "addresses": [], "phones": []})
+    assert customer.sent == read(GOOD).sent
+
+
+def test_a_null_in_an_update_empties_a_collection_and_leaves_the_rest() -> None:
+    body = b'{"@odata.type": null, "id": null, "addresses": null, "phones": null}'
+    update = CustomerUpdate.from_json(body, email_address_check="none")
+    assert "id" not in update.model_fields_set
+    assert update.changes == {"addresses": (), "phones": ()}
 
 
 @pytest.mark.parametrize("odata_type", ["#microsoft.graph.bookingCustomer", "#Microsoft.Graph.BOOKINGCUSTOMER"])

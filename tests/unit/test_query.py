@@ -30,7 +30,18 @@ def test_the_defaults() -> None:
         *(("top", value) for value in ("0", "1000", "-1", "", "x", "1.5", "٣", "1_0", "9" * 5000)),
         *(("count", value) for value in ("", "yes", "1")),
         *(("orderby", value) for value in ("", "displayName", "id desc", "id asc, displayName", "ID")),
-        *(("select", value) for value in ("", "nonsense", "id,", "id displayName", "@odata.etag", "*")),
+        *(
+            ("select", value)
+            for value in (
+                "",
+                "nonsense",
+                "id,",
+                "id displayName",
+                "@odata.etag",
+                "*",
+                "microsoft.graph.bookingPerson/id",
+            )
+        ),
         *(("skiptoken", value) for value in ("", "x", "é", "=", "AAAA", "A" * 5000, "AAAAAAAAAAAAAAAAW10")),
     ],
 )
