@@ -43,7 +43,7 @@ soak: python node
 	@$(PYTHON) -m tests.support.soak $(SECONDS)
 
 # The SDKs raise deprecation warnings of their own and leave connections open.
-test-sdk: sdk node
+test-sdk: sdk
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
 test-infra: python azmcp
@@ -59,7 +59,7 @@ bench: bench-packages node
 
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
-	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules
+	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules tests/sdk/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock-tools:

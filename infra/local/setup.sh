@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite; "setup.sh sdk",
-# "setup.sh azmcp", "setup.sh azure-cli" and "setup.sh bench" make environments with the Graph SDKs, Azure's type tables,
-# the Azure CLI, and the benchmark.
+# "setup.sh azmcp", "setup.sh azure-cli" and "setup.sh bench" make environments with the Graph SDKs (JavaScript's, too),
+# Azure's type tables, the Azure CLI, and the benchmark.
 # It does nothing where the locked requirements have not changed. All messages go to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -62,6 +62,8 @@ python_environment() {
 
 sdk_environment() {
     environment .local/sdk tests/sdk/requirements.txt
+    node_environment
+    packages tests/sdk "the Graph client for JavaScript"
 }
 
 azmcp_environment() {
@@ -91,13 +93,17 @@ node_environment() {
         echo "Node.js 20 or newer with npm is required, for Azurite. Get it from https://nodejs.org"
         exit 1
     fi
-    modules=infra/local/node_modules
-    if cmp -s infra/local/package-lock.json "$modules/locked"; then
+    packages infra/local Azurite
+}
+
+# Installs the packages that $1 locks: $2.
+packages() {
+    if cmp -s "$1/package-lock.json" "$1/node_modules/locked"; then
         return
     fi
-    echo "Installing Azurite ..."
-    npm ci --prefix infra/local --no-audit --no-fund --loglevel=error
-    cp infra/local/package-lock.json "$modules/locked"
+    echo "Installing $2 ..."
+    npm ci --prefix "$1" --no-audit --no-fund --loglevel=error
+    cp "$1/package-lock.json" "$1/node_modules/locked"
 }
 
 case "$1" in

@@ -1,13 +1,8 @@
 """The official Graph SDKs for Python, unmodified, against the service: each operation, and how errors arrive."""
 
 import asyncio
-import os
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -143,19 +138,6 @@ def test_pages_filters_and_counts(run: Callable[[Scenario], None]) -> None:
         assert await surface.customers.count.get() == 7
 
     run(scenario)
-
-
-def test_the_readmes_script_runs_as_written(service: Service, issuer: Issuer) -> None:
-    (script,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
-    ended = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", script.replace("http://127.0.0.1:7071", service.base)],
-        env={**os.environ, "TOKEN": issuer.token()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.endswith("Ada Lovelace ada@example.com\n1\n")
 
 
 def test_an_error_arrives_whole(run: Callable[[Scenario], None]) -> None:

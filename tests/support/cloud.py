@@ -6,13 +6,10 @@ the messages as seen by others, in terraform-provider-azuread and msgraph-bicep-
 ID would then give out.
 """
 
-import datetime as dt
-import ipaddress
 import json
 import os
 import re
 import secrets
-import ssl
 import subprocess
 import time
 import uuid
@@ -23,10 +20,8 @@ from typing import Any
 
 import jwt
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+
+from tests.support.tls import tls
 
 TENANT = "5f0e5b0c-6a0c-4a53-8a3b-3d0f6c1f0b11"
 SUBSCRIPTION = "c0ffee00-1111-4222-8333-444455556666"
@@ -440,7 +435,7 @@ class Cloud:
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
         """Serve over https on free ports of this machine."""
-        context = self._tls()
+        context = tls(self._certificate)
         runners = []
         try:
             for name, handler in (
@@ -497,34 +492,6 @@ class Cloud:
             ended = self.run(str(self._az), *command)
             if ended.returncode:
                 raise RuntimeError(f"az {' '.join(command)}: {ended.stderr}")
-
-    def _tls(self) -> ssl.SSLContext:
-        """Make a certificate of this machine that only the Azure CLI of this run trusts."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-        now = dt.datetime.now(dt.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        private = self._certificate.with_name("key.pem")
-        private.touch(mode=0o600)
-        private.write_bytes(pem)
-        self._certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._certificate, private)
-        return context
 
     async def _give_token(self, request: web.Request) -> web.StreamResponse:
         """Sign the CLI in as a managed identity, as App Service does."""

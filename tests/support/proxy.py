@@ -1,9 +1,10 @@
-"""A proxy between the service and Azurite that injects faults and records the requests."""
+"""A proxy before Azurite, or before the service, that injects faults and records the requests."""
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from ssl import SSLContext
 from typing import NamedTuple
 
 import aiohttp
@@ -23,10 +24,14 @@ type Fault = Callable[["FaultProxy", web.Request], Awaitable[web.Response]]
 
 
 class FaultProxy:
-    """Forwards requests, except those for which ``plan`` has a fault; ``always`` applies after the plan."""
+    """Forwards requests, except those for which ``plan`` has a fault; ``always`` applies after the plan.
 
-    def __init__(self, target: str) -> None:
+    With ``tls`` it listens for https.
+    """
+
+    def __init__(self, target: str, *, tls: SSLContext | None = None) -> None:
         self._target = target
+        self._tls = tls
         self.target_port = int(target.rpartition(":")[2])
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -46,7 +51,7 @@ class FaultProxy:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls).start()
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
