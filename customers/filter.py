@@ -13,15 +13,16 @@ from typing import Final
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput, UnexpectedToken
 
+from customers.email_index import INDEXED, Address
 from customers.errors import BadRequest, Detail
 from customers.row import STRING_COLUMNS, TIMESTAMP_COLUMNS
 from customers.surface import without_cast
-from customers.table import TableFilter
+from customers.table import Condition, TableFilter
 
 MAX_LENGTH = 2_000
 MAX_DEPTH = 20
-MAX_COMPARISONS = 14
-"""One less than Table Storage takes, because the business is a comparison too. ``startswith`` counts as two."""
+MAX_COMPARISONS = 13
+"""Two less than Table Storage takes, because of the keys that limit it to customers. ``startswith`` counts as two."""
 
 _GRAMMAR: Final = r"""
 ?start: disjunction
@@ -77,7 +78,7 @@ def _parser() -> Lark:
     return Lark(_GRAMMAR, parser="lalr", maybe_placeholders=False)
 
 
-def translate(text: str) -> TableFilter:
+def translate(text: str) -> Condition:
     """Translate the value of ``$filter``. Raises BadRequest, which says what is not supported and what is."""
     if len(text) > MAX_LENGTH:
         raise _invalid(f"must have at most {MAX_LENGTH} characters")
@@ -91,7 +92,8 @@ def translate(text: str) -> TableFilter:
             f"this one {problem}"
         ) from None
     translation = _Translation()
-    return TableFilter(translation.condition(tree), translation.parameters)
+    where = translation.conjunction(tree)
+    return Condition(tuple(translation.addresses), TableFilter(where, translation.parameters) if where else None)
 
 
 def _invalid(message: str) -> BadRequest:
@@ -105,11 +107,33 @@ def _unsupported(construct: str) -> BadRequest:
     )
 
 
+def _misplaced_tolower() -> BadRequest:
+    return _invalid(f"tolower must be used as in tolower({INDEXED}) eq 'x@y.com', alone or joined to the rest by and")
+
+
 class _Translation:
     """One walk over the tree of a filter. The SDK needs single spaces between words to find its parameters."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, str | datetime] = {}
+        self.addresses: list[Address] = []
+
+    def conjunction(self, node: _Node, depth: int = 1) -> str:
+        """A condition that must be met, without its parts that are conditions on the address; empty if all are."""
+        match node:
+            case Tree("group", [inner]) if depth < MAX_DEPTH:
+                return self.conjunction(inner, depth + 1)
+            case Tree("conjunction", parts) if depth < MAX_DEPTH:
+                translated = [self.conjunction(part, depth + 1) for part in parts]
+                rest = [text for text in translated if text]
+                return f"( {' and '.join(rest)} )" if len(rest) > 1 else "".join(rest)
+            case Tree("comparison", [left, Token() as operator, right]) if operator.lower() == "eq":
+                for one, other in ((left, right), (right, left)):
+                    if (exact := _is_address(one)) is not None and isinstance(other, Token) and other.type == "STRING":
+                        self._count_comparison()
+                        self.addresses.append(Address(_string(other), exact))
+                        return ""
+        return self.condition(node, depth)
 
     def condition(self, node: _Node, depth: int = 1) -> str:
         if depth > MAX_DEPTH:
@@ -144,6 +168,8 @@ class _Translation:
         return f"( {TIMESTAMP_COLUMNS[name]} {operator} {self._parameter(_timestamp(right))} )"
 
     def _call(self, function: Token, arguments: list[_Node]) -> str:
+        if function.lower() == "tolower":
+            raise _misplaced_tolower()
         if function.lower() != "startswith":
             raise _unsupported(f"The function {function[:64]}")
         match arguments:
@@ -158,9 +184,12 @@ class _Translation:
         end = _end_of_prefix(prefix)
         return f"( {least} )" if end is None else f"( {least} and {column} lt {self._parameter(end)} )"
 
-    def _parameter(self, value: str | datetime) -> str:
-        if len(self.parameters) == MAX_COMPARISONS:
+    def _count_comparison(self) -> None:
+        if len(self.parameters) + len(self.addresses) == MAX_COMPARISONS:
             raise _invalid(f"must have at most {MAX_COMPARISONS} comparisons; startswith counts as two")
+
+    def _parameter(self, value: str | datetime) -> str:
+        self._count_comparison()
         name = f"p{len(self.parameters)}"
         self.parameters[name] = value
         return f"@{name}"
@@ -184,7 +213,20 @@ def _describe(node: _Node) -> str:
             return f"A {'property' if kind == 'PATH' else 'literal'} without a comparison"
 
 
+def _is_address(node: _Node) -> bool | None:
+    """Whether a side of a comparison is the address exactly (True), or its lower case (False); None for neither."""
+    match node:
+        case Token("PATH") if without_cast(node) == INDEXED:
+            return True
+        case Tree("call", [Token() as function, Token("PATH") as path]):
+            return False if function.lower() == "tolower" and without_cast(path) == INDEXED else None
+    return None
+
+
 def _operand(node: _Node) -> Token:
+    match node:
+        case Tree("call", [Token() as function, *_]) if function.lower() == "tolower":
+            raise _misplaced_tolower()
     if isinstance(node, Tree) or node.startswith("@") or node.type in ("TYPED", "JSON"):
         raise _unsupported(_describe(node))
     return node

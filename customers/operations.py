@@ -75,8 +75,10 @@ class Operations:
         query = request.query
         # Concurrently, so that both take the time of one. Only the first page has the count.
         page, number = await asyncio.gather(
-            self._table.page(request.business_id, where=query.where, top=query.top, continuation=query.continuation),
-            self._table.count(request.business_id, where=query.where)
+            self._table.page(
+                request.business_id, condition=query.condition, top=query.top, continuation=query.continuation
+            ),
+            self._table.count(request.business_id, condition=query.condition)
             if query.counted and not query.continuation
             else _no_count(),
         )
@@ -85,7 +87,7 @@ class Operations:
 
     async def count(self, request: Request) -> func.HttpResponse:
         """Count customers."""
-        return response.count(request, await self._table.count(request.business_id, where=request.query.where))
+        return response.count(request, await self._table.count(request.business_id, condition=request.query.condition))
 
     async def get(self, request: Request) -> func.HttpResponse:
         """Get a customer."""

@@ -72,8 +72,8 @@ def _split_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-class Settings(BaseModel):
-    """The settings. Times are in seconds, sizes in bytes."""
+class TableSettings(BaseModel):
+    """The settings of the table. Times are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -88,6 +88,37 @@ class Settings(BaseModel):
     connect_timeout: Annotated[PositiveFloat, Field(alias="STORAGE_CONNECT_TIMEOUT", le=60)] = 2.0
     read_timeout: Annotated[PositiveFloat, Field(alias="STORAGE_READ_TIMEOUT", le=60)] = 4.0
     budget: Annotated[PositiveFloat, Field(alias="STORAGE_BUDGET", le=200)] = 10.0
+
+    deployed: Annotated[str | None, Field(validation_alias=AliasChoices(*_AZURE_ONLY))] = None
+
+    @model_validator(mode="after")
+    def _check_storage(self) -> Self:
+        if (self.storage is None) == (self.table_service_uri is None):
+            raise PydanticCustomError(
+                "storage", "set one of CUSTOMERS_STORAGE (Azurite) and CUSTOMERS_STORAGE__tableServiceUri (Azure)"
+            )
+        if self.deployed and self.storage is not None:
+            raise PydanticCustomError("deployed", "CUSTOMERS_STORAGE is for local use, not for Azure")
+        return self
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings; a variable that is empty counts as not set.
+
+        Raises SettingsError, which names every setting that is missing or malformed.
+        """
+        try:
+            return cls.model_validate({name: value for name, value in environ.items() if value})
+        except ValidationError as error:
+            problems = [
+                ": ".join(part for part in (".".join(map(str, problem["loc"][:1])), problem["msg"]) if part)
+                for problem in error.errors(include_url=False, include_input=False)
+            ]
+            raise SettingsError("Settings: " + "; ".join(problems)) from None
+
+
+class Settings(TableSettings):
+    """All settings. Times are in seconds, sizes in bytes."""
 
     tenant_id: Annotated[UUID, Field(alias="TOKEN_TENANT_ID")]
     audiences: Annotated[tuple[str, ...], BeforeValidator(_split_list), Field(alias="TOKEN_AUDIENCE", min_length=1)]
@@ -109,36 +140,13 @@ class Settings(BaseModel):
     concurrency: Annotated[int, Field(alias="MAX_CONCURRENT_REQUESTS", ge=1, le=100_000)] = 1000
     body_limit: Annotated[int, Field(alias="BODY_LIMIT", ge=1024, le=104_857_600)] = 1_048_576
 
-    deployed: Annotated[str | None, Field(validation_alias=AliasChoices(*_AZURE_ONLY))] = None
-
     @model_validator(mode="after")
-    def _check_storage(self) -> Self:
-        if (self.storage is None) == (self.table_service_uri is None):
-            raise PydanticCustomError(
-                "storage", "set one of CUSTOMERS_STORAGE (Azurite) and CUSTOMERS_STORAGE__tableServiceUri (Azure)"
-            )
-        if self.deployed and (self.storage is not None or self.metadata_url.startswith("http://")):
-            raise PydanticCustomError(
-                "deployed", "CUSTOMERS_STORAGE and an http:// TOKEN_METADATA_URL are for local use, not for Azure"
-            )
+    def _check_metadata_url(self) -> Self:
+        if self.deployed and self.metadata_url.startswith("http://"):
+            raise PydanticCustomError("deployed", "an http:// TOKEN_METADATA_URL is for local use, not for Azure")
         return self
 
     @property
     def metadata_url(self) -> str:
         """Where the issuer publishes its metadata (OpenID Connect Discovery 1.0, section 4)."""
         return self.metadata_override or f"{self.authority}/{self.tenant_id}/v2.0/.well-known/openid-configuration"
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings; a variable that is empty counts as not set.
-
-        Raises SettingsError, which names every setting that is missing or malformed.
-        """
-        try:
-            return cls.model_validate({name: value for name, value in environ.items() if value})
-        except ValidationError as error:
-            problems = [
-                ": ".join(part for part in (".".join(map(str, problem["loc"][:1])), problem["msg"]) if part)
-                for problem in error.errors(include_url=False, include_input=False)
-            ]
-            raise SettingsError("Settings: " + "; ".join(problems)) from None

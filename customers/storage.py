@@ -3,31 +3,54 @@
 Sources: "Table service error codes"; azure-core, "Error handling".
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, NoReturn
 
 import aiohttp
 from azure.core import MatchConditions
+from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import (
     AzureError,
     HttpResponseError,
+    ResourceExistsError,
     ResourceModifiedError,
     ServiceRequestError,
     ServiceResponseError,
 )
 from azure.core.pipeline.transport import AioHttpTransport
-from azure.data.tables import TableTransactionError
+from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
 from customers.errors import ServiceUnavailable, TooManyRequests
 from customers.insert import Insert
-from customers.settings import Settings
+from customers.settings import TableSettings
 
 # In seconds. Azurite closes a connection after 5 seconds without a request, and one sent at that instant fails.
 _KEEP_ALIVE = 4.0
 # In seconds, where storage names none.
 _RETRY_AFTER = 2
+
+
+type Operation = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+"""A change in a transaction: what to do, the row, and the options, as the storage client takes them."""
+
+
+def replace(row: Mapping[str, Any], etag: str) -> Operation:
+    """Replace a row that still has this ETag."""
+    condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+    return "update", row, {"mode": UpdateMode.REPLACE, **condition}
+
+
+def put(row: Mapping[str, Any]) -> Operation:
+    """Insert a row, or replace the one with its key."""
+    return "upsert", row, {"mode": UpdateMode.REPLACE}
+
+
+def remove(row: Mapping[str, Any], etag: str | None = None) -> Operation:
+    """Delete the row with this one's key, if it still has this ETag."""
+    keys = {name: row[name] for name in ("PartitionKey", "RowKey")}
+    return "delete", keys, {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
 
 
 class Backpressure(Exception):
@@ -40,7 +63,11 @@ class Backpressure(Exception):
 
 
 class NoSuchRow(Exception):
-    """There is no row to delete."""
+    """There is no row to change: the one of that operation of a transaction."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
 
 
 def _pass_on_retry_after(response: Any) -> None:
@@ -55,10 +82,14 @@ def _throttles(response: Any) -> bool:
 
 
 class Connection:
-    """The one storage client of the process, made on first use and closed with the event loop."""
+    """The one storage client of the process, made on first use and closed with the event loop.
 
-    def __init__(self, settings: Settings) -> None:
+    Without a credential it uses the managed identity, or the key of Azurite.
+    """
+
+    def __init__(self, settings: TableSettings, credential: AsyncTokenCredential | None = None) -> None:
         self._settings = settings
+        self._credential = credential
         self._open: _Opened | None = None
         self._closing: AsyncGenerator[None] | None = None
 
@@ -70,30 +101,32 @@ class Connection:
         """Return the insert into the table, over the same connections and with the same credential."""
         return (await self._opened()).insert
 
-    async def delete(self, partition_key: str, row_key: str, *, etag: str, operation_id: str) -> None:
-        """Delete a row that still has this ETag, in one attempt.
+    async def transact(self, operations: Sequence[Operation], *, operation_id: str) -> Sequence[Mapping[str, Any]]:
+        """Make all of these changes or none, in one attempt, and return the metadata of each row, as ``etag_of`` reads.
 
-        Raises NoSuchRow, ResourceModifiedError if the ETag is another one, and what else the client raises.
+        Raises NoSuchRow, ResourceExistsError for a taken key, ResourceModifiedError if a row has another ETag, and what
+        else the client raises.
         """
-        # As a transaction, which is a POST: aiohttp repeats a DELETE by itself if its connection was closed, and the
+        # A POST even for one row: aiohttp repeats other methods by itself if their connection was closed, and the
         # caller has to know which attempt found nothing.
         table = await self.table()
-        row = {"PartitionKey": partition_key, "RowKey": row_key}
-        condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+        headers = {"x-ms-client-request-id": operation_id}
         try:
-            await table.submit_transaction(
-                [("delete", row, condition)], headers={"x-ms-client-request-id": operation_id}, retry_total=0
-            )
+            done = await table.submit_transaction(operations, headers=headers, retry_total=0)
         except TableTransactionError as error:
             if error.status_code == 404:
-                raise NoSuchRow from error
-            if error.status_code == 412:
-                raise ResourceModifiedError(response=error.response) from error
+                raise NoSuchRow(error.index) from error
+            kinds = {409: ResourceExistsError, 412: ResourceModifiedError}
+            if error.status_code in kinds:
+                raise kinds[error.status_code](response=error.response) from error
             raise
+        if len(done) != len(operations):
+            raise ServiceResponseError("the response to the transaction cannot be read")
+        return done
 
     async def _opened(self) -> "_Opened":
         if self._open is None:
-            self._open = _connect(self._settings)
+            self._open = _connect(self._settings, self._credential)
             # The Functions host has no shutdown hook for an app. But asyncio.Runner, when its loop ends, closes the
             # asynchronous generators that are suspended, so one of these closes the connections.
             self._closing = _closed_with_the_loop(self._open.close)
@@ -114,7 +147,7 @@ async def _closed_with_the_loop(close: AsyncExitStack) -> AsyncGenerator[None]:
         yield
 
 
-def _connect(settings: Settings) -> _Opened:
+def _connect(settings: TableSettings, credential: AsyncTokenCredential | None) -> _Opened:
     close = AsyncExitStack()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
@@ -134,11 +167,12 @@ def _connect(settings: Settings) -> _Opened:
     if settings.storage is not None:
         client = TableClient.from_connection_string(settings.storage.get_secret_value(), settings.table, **options)
     else:
-        # Only where it is used: it is 100 ms of the start.
-        from azure.identity.aio import ManagedIdentityCredential  # noqa: PLC0415
+        if credential is None:
+            # Only where it is used: it is 100 ms of the start.
+            from azure.identity.aio import ManagedIdentityCredential  # noqa: PLC0415
 
-        credential = ManagedIdentityCredential(client_id=str(settings.client_id) if settings.client_id else None)
-        close.push_async_callback(credential.close)
+            credential = ManagedIdentityCredential(client_id=str(settings.client_id) if settings.client_id else None)
+            close.push_async_callback(credential.close)
         client = TableClient(str(settings.table_service_uri), settings.table, credential=credential, **options)
     close.push_async_callback(client.close)
     timeout = aiohttp.ClientTimeout(sock_connect=settings.connect_timeout, sock_read=settings.read_timeout)

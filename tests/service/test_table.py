@@ -91,7 +91,7 @@ def add(faulty: Faulty, business: str, **more: object) -> httpx.Response:
 def test_an_add_is_exactly_one_storage_operation(faulty: Faulty) -> None:
     assert_customer(add(faulty, "one"))
     assert [(call.method, call.path.partition("?")[0]) for call in faulty.proxy.passed] == [
-        ("POST", "/devstoreaccount1/customers")
+        ("POST", "/devstoreaccount1/$batch")
     ]
 
 
@@ -247,7 +247,15 @@ def test_storage_operations_are_few(faulty: Faulty) -> None:
         (["GET"], "GET", f"{collection}?$filter=startswith(displayName,'D')", {}),
         (["GET"], "GET", f"{collection}/$count", {}),
         (["GET"], "GET", f"{collection}/x", {}),
-        (["GET", "PUT"], "PATCH", f"{collection}/x", {}),
+        (["GET", "POST"], "PATCH", f"{collection}/x", {}),
+        (["GET", "GET"], "GET", f"{collection}?$filter=emailAddress eq 'Email Address value'", {}),
+        (
+            ["GET", "GET"],
+            "GET",
+            f"{collection}?$filter=tolower(emailAddress) eq 'email address VALUE' and id ne 'y'",
+            {},
+        ),
+        (["GET"], "GET", f"{collection}/$count?$filter=tolower(emailAddress) eq 'email address VALUE'", {}),
         (["GET"], "DELETE", f"{collection}/x", held),
         (["GET", "POST"], "DELETE", f"{collection}/x", {}),
     ):
@@ -363,7 +371,7 @@ MALFORMED = {"odata.error": {"code": "x", "message": "plain text"}}
     ("fault", "repeated"),
     [
         (partial(status, 400, body=MALFORMED), False),
-        # Adds and deletes are repeated; the storage client fails on the pause that it should make before it repeats.
+        # Writes are repeated; the storage client itself would fail on that pause.
         (partial(status, 500, retry_after="soon"), True),
     ],
     ids=["an error that the client cannot parse", "a pause that the client cannot parse"],
@@ -379,10 +387,10 @@ def test_a_malformed_response_of_storage_gets_the_true_outcome(
     assert len(rows(table, business)) == (response.status_code == 201)
     url = f"{BETA.format(business)}/x"
     assert_customer(faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"}))
-    for method, made, success in (("PATCH", committed, 200), ("DELETE", committed or repeated, 204)):
+    for method, success in (("PATCH", 200), ("DELETE", 204)):
         faulty.proxy.plan.extend([pass_on, fault(committed=committed)])
         response = faulty.client.request(method, url, json={"displayName": "New"})
-        assert response.status_code == (success if made else 500)
+        assert response.status_code == (success if committed or repeated else 500)
     assert len([row for row in rows(table, business) if row["RowKey"] == "x"]) == (0 if committed or repeated else 1)
     assert_health(faulty.client, 200)
 
@@ -476,7 +484,7 @@ def test_a_list_with_its_count_takes_one_budget(faulty: Faulty) -> None:
 def test_a_request_that_storage_refuses_is_a_fault_of_ours(faulty: Faulty) -> None:
     faulty.proxy.plan.append(status(403))
     error = assert_error(add(faulty, "x"), 500, "internalServerError")
-    assert "403" not in error["message"]
+    assert "403" not in error["message"].replace(error["innerError"]["request-id"], "")
 
 
 def test_storage_that_nothing_listens_for_is_a_503(faulty: Faulty, portal: BlockingPortal) -> None:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +24,14 @@ from uuid import UUID
 
 import aiohttp
 from aiohttp import web
+from azure.data.tables import TableClient as SyncTableClient
 from azure.data.tables.aio import TableClient
 
+from customers.email_index import INDEXED, is_index_row
 from infra.local.issuer import Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.support.graph import BETA
+from tests.support.index import index_faults
 from tests.support.proxy import (
     Fault,
     FaultProxy,
@@ -57,6 +60,9 @@ FAULTS: dict[str, Fault] = {
     "500": status(500),
     "500 after the commit": status(500, committed=True),
 }
+_MOVED = 0.2
+"""The share of the customers whose address is changed."""
+
 _DELETED = 0.1
 """The share of the customers that are deleted again."""
 
@@ -79,6 +85,9 @@ class Figures:
     deletes: Counter[str] = field(default_factory=Counter)
     second_winners: int = 0
     """Deletes that succeeded although another delete of the same customer did."""
+    moved: set[tuple[str, str]] = field(default_factory=set)
+    """Customers whose address was changed, or may have been."""
+    index_faults: int = 0
     disturbed: set[str] = field(default_factory=set)
     """The request-ids of the deletes into which a fault was injected."""
     interruptions: int = 0
@@ -89,6 +98,7 @@ class Figures:
         return [
             f"acknowledged {len(self.acknowledged)}, requests {self.answers.total()}, faults {self.faults.total()}",
             f"duplicates {self.duplicates}, losses {self.losses}, altered {self.altered}, 500s {self.answers['500']}",
+            f"index rows missing or wrong {self.index_faults}, addresses changed {len(self.moved)}",
             f"deleted {len(self.deleted)}, successes too many {self.second_winners}, responses to deletes: "
             + ", ".join(f"{name} {number}" for name, number in sorted(self.deletes.items())),
             "answers: " + ", ".join(f"{name} {number}" for name, number in sorted(self.answers.items())),
@@ -151,6 +161,14 @@ async def add_until(
                 except (aiohttp.ClientError, TimeoutError) as error:
                     figures.answers[type(error).__name__] += 1
                 await asyncio.sleep(rng.uniform(0.01, 0.1))
+            if rng.random() < _MOVED:
+                # Whether it succeeds or not, the index must agree with the customer.
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    address = {"emailAddress": f"{rng.choice('aAb')}@example.com"}
+                    async with session.patch(f"{BETA.format(business)}/{answer['id']}", json=address) as response:
+                        await response.read()
+                        assert response.status in (200, 429, 503)
+                        figures.moved.add((business, answer["id"]))
             if rng.random() < _DELETED:
                 await delete_at_once(session, business, answer["id"], figures)
 
@@ -187,12 +205,17 @@ async def check_invariants(storage: str, figures: Figures) -> None:
         found = Counter[tuple[str, str]]()
         for business in {business for business, _ in figures.acknowledged}:
             async for row in table.query_entities("PartitionKey eq @b", parameters={"b": business}):
+                if is_index_row(row):
+                    continue
                 key = (row["PartitionKey"], row["RowKey"])
                 if key in figures.deleted:
                     continue  # perhaps not deleted, or written anew by an insert that storage made late
                 found[key] += 1
                 sent = figures.acknowledged.get(key)
-                figures.altered += sent is not None and {name: row[name] for name in sent} != sent
+                kept = {**sent, INDEXED: row[INDEXED]} if sent and key in figures.moved else sent
+                figures.altered += kept is not None and {name: row[name] for name in kept} != kept
+    with SyncTableClient.from_connection_string(storage, "customers") as synchronous:
+        figures.index_faults = len(index_faults(synchronous))
     figures.duplicates = found.total() - len(figures.acknowledged.keys() & found.keys())
     figures.losses = len(figures.acknowledged.keys() - found.keys() - figures.deleted)
 
@@ -201,7 +224,7 @@ def assert_invariants(figures: Figures) -> None:
     """No duplicate, no loss, nothing altered, no delete that succeeded twice, and no internal error."""
     report = json.dumps(figures.lines(), indent=1)
     assert (figures.duplicates, figures.losses, figures.altered, figures.answers["500"]) == (0, 0, 0, 0), report
-    assert figures.second_winners == 0, report
+    assert (figures.second_winners, figures.index_faults) == (0, 0), report
 
 
 def peak_memory(pid: int) -> int:

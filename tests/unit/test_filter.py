@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from customers.email_index import Address
 from customers.errors import BadRequest
 from customers.filter import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, translate
 
@@ -17,7 +18,13 @@ from customers.filter import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, translate
 @pytest.mark.parametrize(
     ("text", "translated", "values"),
     [
-        ("emailAddress eq 'o''brien@x.com'", "( emailAddress eq @p0 )", ["o'brien@x.com"]),
+        ("displayName eq 'O''Brien'", "( displayName eq @p0 )", ["O'Brien"]),
+        (
+            "emailAddress gt 'a' or emailAddress eq 'b'",
+            "( ( emailAddress gt @p0 ) or ( emailAddress eq @p1 ) )",
+            ["a", "b"],
+        ),
+        ("not (emailAddress eq 'a')", "( not ( emailAddress eq @p0 ) )", ["a"]),
         ("id ne 'a'", "( RowKey ne @p0 )", ["a"]),
         ("'a' lt displayName", "( displayName gt @p0 )", ["a"]),
         ("startswith(displayName,'ab')", "( displayName ge @p0 and displayName lt @p1 )", ["ab", "ac"]),
@@ -52,14 +59,43 @@ from customers.filter import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, translate
     ],
 )
 def test_a_filter_is_translated_with_its_values_apart(text: str, translated: str, values: list[object]) -> None:
+    addresses, found = translate(text)
+    assert found
+    assert (addresses, found.text, list(found.parameters.values())) == ((), translated, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses", "translated"),
+    [
+        ("emailAddress eq 'o''brien@x.com'", [Address("o'brien@x.com", exact=True)], None),
+        ("('a' eq microsoft.graph.bookingCustomer/emailAddress)", [Address("a", exact=True)], None),
+        ("toLower(emailAddress) eq 'A'", [Address("A", exact=False)], None),
+        ("'A' eq tolower( microsoft.graph.bookingCustomer/emailAddress )", [Address("A", exact=False)], None),
+        ("emailAddress eq 'a' and id gt 'b'", [Address("a", exact=True)], "( RowKey gt @p0 )"),
+        (
+            "id gt 'b' and (tolower(emailAddress) eq 'a' and (id lt 'c' or id eq 'd'))",
+            [Address("a", exact=False)],
+            "( ( RowKey gt @p0 ) and ( ( RowKey lt @p1 ) or ( RowKey eq @p2 ) ) )",
+        ),
+        (
+            "emailAddress eq 'a' and tolower(emailAddress) eq 'b'",
+            [Address("a", exact=True), Address("b", exact=False)],
+            None,
+        ),
+    ],
+)
+def test_a_condition_on_the_address_is_left_to_the_index(
+    text: str, addresses: list[Address], translated: str | None
+) -> None:
     found = translate(text)
-    assert (found.text, list(found.parameters.values())) == (translated, values)
+    assert (list(found.addresses), found.where and found.where.text) == (addresses, translated)
 
 
 @given(st.text(max_size=100))
 def test_a_value_is_always_a_parameter(value: str) -> None:
     quoted = value.replace("'", "''")
-    found = translate(f"displayName eq '{quoted}'")
+    _, found = translate(f"displayName eq '{quoted}'")
+    assert found
     assert (found.text, found.parameters) == ("( displayName eq @p0 )", {"p0": value})
 
 
@@ -74,7 +110,9 @@ _text = st.text(_character, max_size=5)
 @given(_text, _text)
 def test_the_range_of_a_prefix_contains_exactly_the_strings_with_it(prefix: str, text: str) -> None:
     quoted = prefix.replace("'", "''")
-    values = [str(value) for value in translate(f"startswith(id,'{quoted}')").parameters.values()]
+    _, found = translate(f"startswith(id,'{quoted}')")
+    assert found
+    values = [str(value) for value in found.parameters.values()]
     inside = _utf16(values[0]) <= _utf16(text) and (len(values) == 1 or _utf16(text) < _utf16(values[1]))
     assert inside == text.startswith(prefix)
 
@@ -115,6 +153,19 @@ def test_the_range_of_a_prefix_contains_exactly_the_strings_with_it(prefix: str,
         ("Namespace.Function(a='x')", "The function Namespace.Function is not supported"),
         ("null eq displayName", "displayName must be compared with a string"),
         ("microsoft.graph.bookingPerson/id eq 'a'", "The path microsoft.graph.bookingPerson/id is not supported"),
+        *(
+            (text, "alone or joined to the rest by and")
+            for text in (
+                "tolower(emailAddress) eq 'a' or id eq 'b'",
+                "not (tolower(emailAddress) eq 'a')",
+                "tolower(emailAddress) ne 'a'",
+                "tolower(displayName) eq 'a'",
+                "tolower(emailAddress) eq displayName",
+                "tolower('a') eq 'a'",
+                "tolower(emailAddress)",
+            )
+        ),
+        (" and ".join(["emailAddress eq 'a'"] * (MAX_COMPARISONS + 1)), "comparisons"),
         ("emailAddress has 'x'", "The operator has is not supported"),
         ("displayName add 'x' eq 'y'", "The operator add is not supported"),
         ("createdDateTime sub 5 eq 'y'", "The operator sub is not supported"),

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from customers.errors import BadRequest
 from customers.query import Option, Query, _digest
+from customers.table import Condition, Continuation
 
-PLACE: dict[str, str | None] = {"PartitionKey": "1!8!Yg--", "RowKey": "1!8!eQ=="}
+PLACE = Continuation("1!8!Yg--", "1!8!eQ==")
 
 
 def read(business_id: str, options: Mapping[str, str]) -> Query:
@@ -21,7 +22,13 @@ def read(business_id: str, options: Mapping[str, str]) -> Query:
 
 def test_the_defaults() -> None:
     query = read("b", {})
-    assert (query.top, query.counted, query.select, query.where, query.continuation) == (100, False, (), None, None)
+    assert (query.top, query.counted, query.select, query.condition, query.continuation) == (
+        100,
+        False,
+        (),
+        Condition(),
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,6 +84,12 @@ def test_the_order_of_every_list_may_be_asked_for(orderby: str) -> None:
     read("b", {"orderby": orderby})
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_token_says_whether_the_list_is_one_of_index_rows(*, indexed: bool) -> None:
+    place = PLACE._replace(indexed=indexed)
+    assert read("b", {"skiptoken": read("b", {}).next_page(place)["$skiptoken"]}).continuation == place
+
+
 def test_a_token_leads_on_for_its_business_and_query_only() -> None:
     options = {"filter": "id gt 'a'", "top": "5", "select": "id", "count": "true"}
     following = read("b", options).next_page(PLACE)
@@ -99,7 +112,19 @@ def test_a_token_leads_on_for_its_business_and_query_only() -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        *("5", '"x"', "{}", "[]", '["a"]', '["a", 1]', '[null, "a"]', "[" * 3000, "x"),
+        *(
+            "5",
+            '"x"',
+            "{}",
+            "[]",
+            '["a"]',
+            '["a", 1]',
+            '["a", "b", false]',
+            '["a", "b", true, true]',
+            '[null, "a"]',
+            "[" * 3000,
+            "x",
+        ),
         *(['["1!8!eA--", "a"]', '["eA==", null]']),  # another partition
         *(['["Yg==", "\\ud800"]', '["é", "a"]']),  # no header can have these
     ],
