@@ -5,7 +5,7 @@ override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra soak bench smoke clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex clean python node sdk azmcp bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -50,6 +50,9 @@ test-infra: python azmcp
 	.venv/bin/pytest tests/infra/test_types.py
 	@infra/local/setup.sh azure-cli
 	.venv/bin/pytest tests/infra/test_azure_cli.py
+
+reindex: python
+	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
 
 smoke: python
 	@$(PYTHON) tests/smoke.py

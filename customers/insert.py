@@ -104,7 +104,7 @@ class Insert:
             "x-ms-date": date,
         }
         keys = ",".join(f"{name}='{_in_url(index_row[name])}'" for name in ("PartitionKey", "RowKey"))
-        body = _changeset(("POST", self._table_url, row), ("PUT", f"{self._table_url}({keys})", index_row))
+        body = changeset(("POST", self._table_url, row), ("PUT", f"{self._table_url}({keys})", index_row))
         try:
             async with self._session.post(
                 self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
@@ -125,7 +125,7 @@ class Insert:
         raise _ERRORS.get(failed.status_code, HttpResponseError)(response=failed)
 
 
-def _changeset(*operations: tuple[str, str, _Row]) -> bytes:
+def changeset(*operations: tuple[str, str, _Row]) -> bytes:
     """The body of a transaction: the method, URL and row of each of its operations."""
     parts = [
         f"--{_CHANGESET}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n"

@@ -91,9 +91,8 @@ class _Reindex:
         if right is None or right["RowKey"] != row["RowKey"]:
             if await self.change(remove(row, etag)):
                 self.report.removed += 1
-        elif right[INDEXED] != row.get(INDEXED):
-            if await self.change(replace(right, etag)):
-                self.report.corrected += 1
+        elif right[INDEXED] != row.get(INDEXED) and await self.change(replace(right, etag)):
+            self.report.corrected += 1
 
     async def _mend_customer(self, row: TableEntity) -> None:
         self.report.customers += 1

@@ -1,7 +1,7 @@
 """Starts the whole service on this machine: Azurite, the token issuer, the table, and the Functions host.
 
-Usage: ``python -m infra.local.run [--services]``, in the top folder. ``--services`` leaves out the host, for
-``func start``.
+Usage: ``python -m infra.local.run [--services|--storage]``, in the top folder. ``--services`` leaves out the host, for
+``func start``; ``--storage`` starts nothing, and prints the connection string of the Azurite that another run started.
 Variables: PORT (7071) for the host, TABLE_PORT (10002) for Azurite, ISSUER_PORT (any free one; with ``--services``
 7072). It runs until SIGINT or SIGTERM, then stops what it started, the host first.
 """
@@ -269,6 +269,9 @@ async def _stopped(stop: asyncio.Event, children: Mapping[str, asyncio.subproces
 def main() -> int:
     """Run. Returns 1, after one line on stderr, if something cannot be started."""
     try:
+        if "--storage" in sys.argv[1:]:
+            print(connection_string(_port("TABLE_PORT", 10002)))
+            return 0
         asyncio.run(run(services_only="--services" in sys.argv[1:]))
     except (StartError, OSError) as error:
         print(error, file=sys.stderr)

@@ -23,9 +23,12 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from azure.data.tables.aio import TableClient
 
+from customers.email_index import index_row
+from customers.insert import changeset
 from infra.local.issuer import TENANT, Issuer, new_key
 from infra.local.run import (
     BUSINESS,
@@ -86,16 +89,17 @@ def add_request(token: str) -> str:
 
 
 def bare_insert(storage: str) -> str:
-    """An insert of the row that the service makes of it, signed beforehand.
+    """A transaction of the two rows that the service makes of it, signed beforehand.
 
     Source: "Authorize with Shared Key", Shared Key Lite for the Table service: only the date and the path are signed.
     """
     parts = dict(part.partition("=")[::2] for part in storage.rstrip(";").split(";"))
-    account, path = parts["AccountName"], f"/{parts['AccountName']}/{_TABLE}"
+    account, path = parts["AccountName"], f"/{parts['AccountName']}/$batch"
     date = format_datetime(datetime.now(UTC), usegmt=True)
     digest = hmac.digest(base64.b64decode(parts["AccountKey"]), f"{date}\n/{account}{path}".encode(), hashlib.sha256)
-    timestamp = "2026-11-23T12:00:00.000000Z"
-    row = {
+    table = f"{parts['TableEndpoint'].rstrip('/')}/{_TABLE}"
+    timestamp = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    row: dict[str, Any] = {
         "PartitionKey": BUSINESS,
         "RowKey": KEY,
         "displayName": "Display Name value",
@@ -103,9 +107,7 @@ def bare_insert(storage: str) -> str:
         "addresses": "[]",
         "phones": "[]",
         "createdDateTime": timestamp,
-        "createdDateTime@odata.type": "Edm.DateTime",
         "lastUpdatedDateTime": timestamp,
-        "lastUpdatedDateTime@odata.type": "Edm.DateTime",
         "operationId": "365982fb-eba2-4f44-a760-e525af46333e",
     }
     headers = {
@@ -114,10 +116,12 @@ def bare_insert(storage: str) -> str:
         "x-ms-version": "2019-02-02",
         "DataServiceVersion": "3.0",
         "Accept": "application/json;odata=minimalmetadata",
-        "Content-Type": "application/json;odata=nometadata",
-        "Prefer": "return-no-content",
+        "Content-Type": "multipart/mixed; boundary=batch_customers",
     }
-    return _request(path, headers, json.dumps(row))
+    hidden = index_row(BUSINESS, KEY, row["emailAddress"])
+    keys = f"PartitionKey='{quote(BUSINESS)}',RowKey='{quote(hidden['RowKey'])}'"
+    body = changeset(("POST", table, row), ("PUT", f"{table}({keys})", hidden))
+    return _request(path, headers, body.decode())
 
 
 async def measure(load: Load) -> dict[str, Any]:

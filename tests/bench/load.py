@@ -40,8 +40,7 @@ class _Run:
     """The state that all clients share."""
 
     def __init__(self, load: Load) -> None:
-        before, self._keyed, after = load.request.encode().partition(KEY.encode())
-        self._before, self._after = before, after
+        self._parts = load.request.encode().split(KEY.encode())
         self._made = 0
         self._origin = time.time_ns()
         self.load = load
@@ -55,10 +54,8 @@ class _Run:
 
     def next(self) -> bytes:
         """The next request."""
-        if not self._keyed:
-            return self._before
         self._made += 1
-        return b"%b%016x%016x%b" % (self._before, self._origin, self._made, self._after)
+        return (b"%016x%016x" % (self._origin, self._made)).join(self._parts)
 
     def answered(self, status: bytes, seconds: float) -> None:
         """Note an answer."""

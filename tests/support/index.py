@@ -5,10 +5,9 @@ from azure.data.tables import TableClient
 from customers.email_index import CUSTOMER_ID, INDEXED, index_row_of, is_index_row
 
 
-def index_faults(table: TableClient, business: str | None = None) -> list[str]:
-    """What is wrong with the index of a business, or of the whole table."""
-    where = "PartitionKey eq @b" if business else "PartitionKey gt '!'"
-    rows = list(table.query_entities(where, parameters={"b": business} if business else {}))
+def index_faults(table: TableClient, business: str) -> list[str]:
+    """What is wrong with the index of a business."""
+    rows = list(table.query_entities("PartitionKey eq @b", parameters={"b": business}))
     keys = (INDEXED, CUSTOMER_ID, "PartitionKey", "RowKey")
     found = {
         (row["PartitionKey"], row["RowKey"]): {name: row[name] for name in keys} for row in rows if is_index_row(row)
