@@ -2,13 +2,16 @@
 
 import asyncio
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgraph
 import msgraph_beta
 import pytest
+from aiohttp import web
 from azure.core.credentials import AccessToken
 from kiota_abstractions.base_request_configuration import RequestConfiguration
 from msgraph.generated.models.booking_customer import BookingCustomer as V1Customer
@@ -22,7 +25,9 @@ from msgraph_beta.generated.models.phone_type import PhoneType as BetaPhoneType
 from msgraph_core import PageIterator
 
 from infra.local.issuer import Issuer
-from tests.conftest import Service
+from infra.local.run import connection_string
+from tests.conftest import Service, StartService
+from tests.support.proxy import FaultProxy
 
 
 class StaticCredential:
@@ -138,6 +143,39 @@ def test_pages_filters_and_counts(run: Callable[[Scenario], None]) -> None:
         assert await surface.customers.count.get() == 7
 
     run(scenario)
+
+
+def test_an_empty_page_ends_the_page_iterator_but_not_who_follows_the_links(
+    start_service: StartService,
+    start_proxy: Callable[[], AbstractContextManager[FaultProxy]],
+    issuer: Issuer,
+) -> None:
+    async def nothing_yet(_: FaultProxy, request: web.Request) -> web.Response:
+        await asyncio.sleep(0.4)
+        business = request.query["$filter"].split("'")[1]
+        keys = {"NextPartitionKey": business, "NextRowKey": "!"}
+        place = {f"x-ms-continuation-{name}": b64encode(key.encode()).decode() for name, key in keys.items()}
+        return web.json_response({"value": []}, headers=place)
+
+    async def scenario(surface: Surface, proxy: FaultProxy) -> None:
+        added = await surface.customers.post(surface.named("Ada"))
+        options = surface.options(surface.customers, filter="displayName eq 'Ada'")
+        proxy.plan.extend([nothing_yet] * 4)
+        first = await surface.customers.get(options)
+        assert first.value == []
+        found: list[str] = []
+        await PageIterator(first, surface.client.request_adapter).iterate(
+            lambda one: bool(found.append(one.id)) or True
+        )
+        assert found == []
+        following = await surface.customers.with_url(first.odata_next_link).get()
+        assert [one.id for one in following.value] == [added.id]
+
+    with (
+        start_proxy() as proxy,
+        start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), STORAGE_BUDGET="1") as service,
+    ):
+        asyncio.run(scenario(Surface("v1.0 solutions", service.base, issuer.token()), proxy))
 
 
 def test_an_error_arrives_whole(run: Callable[[Scenario], None]) -> None:
