@@ -20,6 +20,7 @@ from infra.local.issuer import Issuer
 from infra.local.run import connection_string
 from tests.conftest import Service, StartService, rows
 from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
+from tests.support.index import index_faults
 from tests.support.proxy import (
     Fault,
     FaultProxy,
@@ -28,6 +29,7 @@ from tests.support.proxy import (
     cut_before,
     half_a_response,
     hang,
+    inside,
     late,
     no_etag_after,
     nonsense_after,
@@ -570,3 +572,37 @@ def test_of_the_deletes_of_one_customer_at_once_one_is_a_204(
         first, *others = asyncio.run(delete_at_once(number))
         assert first == 204
         assert set(others) <= {404, 412}
+
+
+@pytest.mark.parametrize("code", [404, 409, 412, 500, 503, 0])
+def test_an_error_inside_a_transaction_gets_the_true_outcome_if_it_was_made(
+    faulty: Faulty, table: TableClient, code: int
+) -> None:
+    business = str(uuid4())
+    url = f"{BETA.format(business)}/x"
+    faulty.proxy.plan.append(inside(code, committed=True))
+    assert_customer(add(faulty, business, id="x"))
+    faulty.proxy.plan.extend([pass_on, inside(code, committed=True)])
+    assert_customer(faulty.client.patch(url, json={"emailAddress": "new@x"}), 200)
+    assert index_faults(table, business) == []
+    faulty.proxy.plan.extend([pass_on, inside(code, committed=True)])
+    # Storage says that it found nothing, or another version: then another request was the one that deleted it.
+    assert faulty.client.delete(url).status_code == (404 if code in (404, 412) else 204)
+    assert index_faults(table, business) == []
+    assert rows(table, business) == []
+
+
+@pytest.mark.parametrize("code", [409, 500, 503])
+def test_an_error_inside_a_transaction_that_was_not_made_is_repeated(
+    faulty: Faulty, table: TableClient, code: int
+) -> None:
+    business = str(uuid4())
+    url = f"{BETA.format(business)}/x"
+    faulty.proxy.plan.append(inside(code, committed=False))
+    assert_customer(add(faulty, business, id="x"))
+    faulty.proxy.plan.extend([pass_on, inside(code, committed=False)])
+    assert_customer(faulty.client.patch(url, json={"emailAddress": "new@x"}), 200)
+    faulty.proxy.plan.extend([pass_on, inside(code, committed=False)])
+    assert index_faults(table, business) == []
+    assert faulty.client.delete(url).status_code == 204
+    assert rows(table, business) == []

@@ -1,6 +1,7 @@
 """A proxy before Azurite, or before the service, that injects faults and records the requests."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -188,5 +189,20 @@ def status(code: int, *, retry_after: int | str | None = None, committed: bool =
         if body is not None:
             return web.json_response(body, status=code, headers=headers)
         return web.Response(status=code, headers=headers)
+
+    return fault
+
+
+def inside(code: int, *, committed: bool) -> Fault:
+    """Answer a transaction with a 202 and that status inside; 0 is a body that is cut in the middle."""
+    error = {"odata.error": {"code": "Forged", "message": {"lang": "en-US", "value": "0:Forged."}}}
+    part = f"HTTP/1.1 {code} Forged\r\nContent-Type: application/json\r\n\r\n{json.dumps(error)}"
+    head = "--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\nContent-Type: application/http\r\n"
+    body = f"{head}\r\n{part}\r\n--c--\r\n--b--\r\n" if code else head[:70]
+
+    async def fault(proxy: FaultProxy, request: web.Request) -> web.Response:
+        if committed:
+            await proxy.forward(request)
+        return web.Response(status=202, text=body, headers={"Content-Type": "multipart/mixed; boundary=b"})
 
     return fault
