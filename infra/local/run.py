@@ -270,7 +270,7 @@ def main() -> int:
     """Run. Returns 1, after one line on stderr, if something cannot be started."""
     try:
         if "--storage" in sys.argv[1:]:
-            print(connection_string(_port("TABLE_PORT", 10002)))
+            print(connection_string(int(os.environ.get("TABLE_PORT") or 10002)))
             return 0
         asyncio.run(run(services_only="--services" in sys.argv[1:]))
     except (StartError, OSError) as error:
