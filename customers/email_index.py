@@ -21,6 +21,9 @@ CUSTOMER_ID: Final = "customerId"
 LEAST_CUSTOMER: Final = "!"
 """No customer's RowKey is less than this, and each index row's is."""
 
+MARK = {"PartitionKey": " index", "RowKey": INDEXED}
+"""The entity that says that every customer of the table has its index row. No business id begins with a space."""
+
 _MARKER = " "
 _DIGEST = 15  # bytes, of which 20 characters are made without padding
 

@@ -15,9 +15,9 @@ from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 from customers.email_index import INDEXED, Address
 from customers.errors import BadRequest, Detail
+from customers.lists import Condition, TableFilter
 from customers.row import STRING_COLUMNS, TIMESTAMP_COLUMNS
 from customers.surface import without_cast
-from customers.table import Condition, TableFilter
 
 MAX_LENGTH = 2_000
 MAX_DEPTH = 20

@@ -34,6 +34,7 @@ _ERRORS = {401: ClientAuthenticationError, 404: ResourceNotFoundError, 409: Reso
 
 # The rows are JSON in ASCII on one line, so no line of them can be a boundary.
 _BATCH, _CHANGESET = "batch_customers", "changeset_customers"
+TRANSACTION_TYPE = f"multipart/mixed; boundary={_BATCH}"
 _PART_HEADERS = (
     "Content-Type: application/json;odata=nometadata\r\nAccept: application/json;odata=minimalmetadata\r\n"
     "Prefer: return-no-content\r\nDataServiceVersion: 3.0\r\n"
@@ -84,7 +85,7 @@ class Insert:
         )
         self._headers = {
             "Accept": "application/json;odata=minimalmetadata",
-            "Content-Type": f"multipart/mixed; boundary={_BATCH}",
+            "Content-Type": TRANSACTION_TYPE,
             "DataServiceVersion": "3.0",
             "User-Agent": "booking-customers",
             "x-ms-version": client.api_version,
@@ -103,8 +104,7 @@ class Insert:
             "x-ms-client-request-id": operation_id,
             "x-ms-date": date,
         }
-        keys = ",".join(f"{name}='{_in_url(index_row[name])}'" for name in ("PartitionKey", "RowKey"))
-        body = changeset(("POST", self._table_url, row), ("PUT", f"{self._table_url}({keys})", index_row))
+        body = transaction(self._table_url, row, index_row)
         try:
             async with self._session.post(
                 self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
@@ -125,8 +125,10 @@ class Insert:
         raise _ERRORS.get(failed.status_code, HttpResponseError)(response=failed)
 
 
-def changeset(*operations: tuple[str, str, _Row]) -> bytes:
-    """The body of a transaction: the method, URL and row of each of its operations."""
+def transaction(table_url: str, row: _Row, index_row: _Row) -> bytes:
+    """The body of a transaction that inserts a row, and its index row in place of an older one if there is any."""
+    keys = ",".join(f"{name}='{_in_url(index_row[name])}'" for name in ("PartitionKey", "RowKey"))
+    operations = (("POST", table_url, row), ("PUT", f"{table_url}({keys})", index_row))
     parts = [
         f"--{_CHANGESET}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n"
         f"{method} {url} HTTP/1.1\r\n{_PART_HEADERS}\r\n".encode()

@@ -9,10 +9,12 @@ from pydantic_core import from_json
 from customers import response
 from customers.errors import BadRequest, Detail, RepeatRejected, ServiceUnavailable, TooManyRequests
 from customers.keys import IdGenerator
+from customers.lists import CustomerLists
 from customers.model import BookingCustomer, CustomerUpdate, NewCustomer
 from customers.repeatability import RepeatableRequest
 from customers.request import Request
 from customers.settings import Settings
+from customers.storage import Connection
 from customers.table import CustomersTable
 
 _HEALTH_REMEMBERED = 1.0
@@ -27,7 +29,9 @@ class Operations:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._table = CustomersTable(settings)
+        connection = Connection(settings)
+        self._table = CustomersTable(settings, connection)
+        self._lists = CustomerLists(settings, connection)
         self._ids = IdGenerator()
         self._health: asyncio.Task[bool] | None = None
         self._health_waiting = 0
@@ -75,10 +79,10 @@ class Operations:
         query = request.query
         # Concurrently, so that both take the time of one. Only the first page has the count.
         page, number = await asyncio.gather(
-            self._table.page(
+            self._lists.page(
                 request.business_id, condition=query.condition, top=query.top, continuation=query.continuation
             ),
-            self._table.count(request.business_id, condition=query.condition)
+            self._lists.count(request.business_id, condition=query.condition)
             if query.counted and not query.continuation
             else _no_count(),
         )
@@ -87,7 +91,7 @@ class Operations:
 
     async def count(self, request: Request) -> func.HttpResponse:
         """Count customers."""
-        return response.count(request, await self._table.count(request.business_id, condition=request.query.condition))
+        return response.count(request, await self._lists.count(request.business_id, condition=request.query.condition))
 
     async def get(self, request: Request) -> func.HttpResponse:
         """Get a customer."""
@@ -138,7 +142,7 @@ class Operations:
     async def _check_health(self) -> bool:
         """Ask storage once for all who ask within a short time: anybody may ask, without a token."""
         try:
-            return await self._table.is_there()
+            return await self._lists.is_there()
         finally:
             asyncio.get_running_loop().call_later(_HEALTH_REMEMBERED, self._forget_health)
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from customers.errors import BadRequest, Detail
+from customers.lists import Condition, Continuation
 from customers.model import PROPERTIES
 from customers.surface import without_cast
-from customers.table import Condition, Continuation
 
 DEFAULT_TOP = 100
 MAX_TOP = 999

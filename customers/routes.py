@@ -134,11 +134,8 @@ def resolve(route: Route, values: Mapping[str, str]) -> tuple[Route, Mapping[str
     else:
         return route, values
     plain = _without_casts(_with_keys_as_segments(segments))
-    for candidate in ROUTES:
-        ids = candidate.match(plain) if candidate.operations else None
-        if ids is not None:
-            return candidate, ids
-    return route, values
+    found, ids = _find(plain)
+    return (found, ids) if found.operations else (route, values)
 
 
 def _with_keys_as_segments(segments: Sequence[str]) -> list[str]:
@@ -169,11 +166,16 @@ def match(path: str) -> tuple[Route, dict[str, str]]:
     encoded; literals ignore case; one slash at the end is ignored.
     """
     segments = [_decode(segment) for segment in path.removeprefix("/").removesuffix("/").split("/")]
+    return _find(segments)
+
+
+def _find(segments: Sequence[str]) -> tuple[Route, dict[str, str]]:
+    """The first route that decoded segments fit; the last one takes any."""
     for route in ROUTES:
         values = route.match(segments)
         if values is not None:
             return route, values
-    raise LookupError(path)
+    raise LookupError("/".join(segments))
 
 
 def _decode(segment: str) -> str:

@@ -15,11 +15,12 @@ from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,
     ResourceModifiedError,
+    ResourceNotFoundError,
     ServiceRequestError,
     ServiceResponseError,
 )
 from azure.core.pipeline.transport import AioHttpTransport
-from azure.data.tables import TableTransactionError, UpdateMode
+from azure.data.tables import TableEntity, TableErrorCode, TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
 from customers.errors import ServiceUnavailable, TooManyRequests
@@ -100,6 +101,19 @@ class Connection:
     async def insert(self) -> Insert:
         """Return the insert into the table, over the same connections and with the same credential."""
         return (await self._opened()).insert
+
+    async def get(self, partition_key: str, row_key: str) -> TableEntity | None:
+        """Return a row, or None if the table has no such row.
+
+        Raises ResourceNotFoundError if there is no table, and what else the client raises.
+        """
+        table = await self.table()
+        try:
+            return await table.get_entity(partition_key, row_key)
+        except ResourceNotFoundError as error:
+            if getattr(error, "error_code", None) == TableErrorCode.TABLE_NOT_FOUND:
+                raise
+            return None
 
     async def transact(self, operations: Sequence[Operation], *, operation_id: str) -> Sequence[Mapping[str, Any]]:
         """Make all of these changes or none, in one attempt, and return the metadata of each row, as ``etag_of`` reads.

@@ -7,18 +7,14 @@ its customer went away meanwhile. What the service writes at the same time is ri
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
-from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
-from azure.data.tables import TableEntity, TableErrorCode
-from azure.data.tables.aio import TableClient
+from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
+from azure.data.tables import TableEntity
 
-from customers.email_index import CUSTOMER_ID, INDEXED, index_row_of, is_index_row
+from customers.email_index import CUSTOMER_ID, INDEXED, MARK, index_row_of, is_index_row
 from customers.storage import Connection, NoSuchRow, Operation, etag_of, put, remove, replace
-from customers.table import MARK
 
 _AT_ONCE = 20
 _COLUMNS = ["PartitionKey", "RowKey", INDEXED, CUSTOMER_ID]
@@ -52,10 +48,10 @@ class Report:
 async def reindex(connection: Connection, *, show_progress: bool) -> Report:
     """Give each customer its index row, remove those that name nobody, and mark the table as indexed."""
     table = await connection.table()
-    work = _Reindex(connection, table, Report(await _get(table, MARK) is not None))
+    work = _Reindex(connection, Report(await connection.get(MARK["PartitionKey"], MARK["RowKey"]) is not None))
     progress = _Progress(show=show_progress)
     async for page in table.list_entities(select=_COLUMNS, results_per_page=1000).by_page():
-        rows = [row async for row in page if not row["PartitionKey"].startswith(" ")]
+        rows = [row async for row in page if row["PartitionKey"] != MARK["PartitionKey"]]
         await asyncio.gather(*(work.mend(row) for row in rows))
         progress.tell(work.report.customers)
     await work.change(put(MARK))
@@ -63,10 +59,9 @@ async def reindex(connection: Connection, *, show_progress: bool) -> Report:
 
 
 class _Reindex:
-    def __init__(self, connection: Connection, table: TableClient, report: Report) -> None:
+    def __init__(self, connection: Connection, report: Report) -> None:
         self.report = report
         self._connection = connection
-        self._table = table
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def mend(self, row: TableEntity) -> None:
@@ -84,8 +79,7 @@ class _Reindex:
 
     async def _mend_index_row(self, row: TableEntity) -> None:
         customer_id = row.get(CUSTOMER_ID)
-        owner = {"PartitionKey": row["PartitionKey"], "RowKey": customer_id}
-        customer = await _get(self._table, owner) if customer_id else None
+        customer = await self._connection.get(row["PartitionKey"], customer_id) if customer_id else None
         right = index_row_of(customer) if customer and customer.get(INDEXED) else None
         etag = etag_of(row.metadata)
         if right is None or right["RowKey"] != row["RowKey"]:
@@ -100,25 +94,16 @@ class _Reindex:
             self.report.unreadable += 1
             return
         right = index_row_of(row)
-        if await _get(self._table, right) is not None:
+        if await self._connection.get(right["PartitionKey"], right["RowKey"]) is not None:
             return  # mended as an index row
         if not await self.change(("create", right, {})):
             return
         self.report.added += 1
-        customer = await _get(self._table, row)
+        customer = await self._connection.get(row["PartitionKey"], row["RowKey"])
         if customer is None or index_row_of(customer) != right:
-            added = await _get(self._table, right)
+            added = await self._connection.get(right["PartitionKey"], right["RowKey"])
             if added is not None and added.get(CUSTOMER_ID) == row["RowKey"]:
                 await self.change(remove(right, etag_of(added.metadata)))
-
-
-async def _get(table: TableClient, row: Mapping[str, Any]) -> TableEntity | None:
-    try:
-        return await table.get_entity(row["PartitionKey"], row["RowKey"])
-    except ResourceNotFoundError as error:
-        if getattr(error, "error_code", None) == TableErrorCode.TABLE_NOT_FOUND:
-            raise
-        return None
 
 
 class _Progress:

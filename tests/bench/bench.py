@@ -23,12 +23,11 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from azure.data.tables.aio import TableClient
 
 from customers.email_index import index_row
-from customers.insert import changeset
+from customers.insert import TRANSACTION_TYPE, transaction
 from infra.local.issuer import TENANT, Issuer, new_key
 from infra.local.run import (
     BUSINESS,
@@ -117,12 +116,10 @@ def bare_insert(storage: str) -> str:
         "x-ms-version": "2019-02-02",
         "DataServiceVersion": "3.0",
         "Accept": "application/json;odata=minimalmetadata",
-        "Content-Type": "multipart/mixed; boundary=batch_customers",
+        "Content-Type": TRANSACTION_TYPE,
     }
     hidden = index_row(BUSINESS, KEY, row["emailAddress"])
-    keys = f"PartitionKey='{quote(BUSINESS)}',RowKey='{quote(hidden['RowKey'])}'"
-    body = changeset(("POST", table, row), ("PUT", f"{table}({keys})", hidden))
-    return _request(path, headers, body.decode())
+    return _request(path, headers, transaction(table, row, hidden).decode())
 
 
 async def measure(load: Load) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,7 +10,6 @@ from uuid import UUID, uuid4
 import msgraph
 import msgraph_beta
 import pytest
-from aiohttp import web
 from azure.core.credentials import AccessToken
 from kiota_abstractions.base_request_configuration import RequestConfiguration
 from msgraph.generated.models.booking_customer import BookingCustomer as V1Customer
@@ -27,7 +25,7 @@ from msgraph_core import PageIterator
 from infra.local.issuer import Issuer
 from infra.local.run import connection_string
 from tests.conftest import Service, StartService
-from tests.support.proxy import FaultProxy
+from tests.support.proxy import FaultProxy, nothing_yet
 
 
 class StaticCredential:
@@ -150,17 +148,10 @@ def test_an_empty_page_ends_the_page_iterator_but_not_who_follows_the_links(
     start_proxy: Callable[[], AbstractContextManager[FaultProxy]],
     issuer: Issuer,
 ) -> None:
-    async def nothing_yet(_: FaultProxy, request: web.Request) -> web.Response:
-        await asyncio.sleep(0.4)
-        business = request.query["$filter"].split("'")[1]
-        keys = {"NextPartitionKey": business, "NextRowKey": "!"}
-        place = {f"x-ms-continuation-{name}": b64encode(key.encode()).decode() for name, key in keys.items()}
-        return web.json_response({"value": []}, headers=place)
-
     async def scenario(surface: Surface, proxy: FaultProxy) -> None:
         added = await surface.customers.post(surface.named("Ada"))
         options = surface.options(surface.customers, filter="displayName eq 'Ada'")
-        proxy.plan.extend([nothing_yet] * 4)
+        proxy.plan.extend([nothing_yet(0.4)] * 4)
         first = await surface.customers.get(options)
         assert first.value == []
         found: list[str] = []

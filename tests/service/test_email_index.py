@@ -1,32 +1,27 @@
 """Finding customers by their e-mail address: through the index, which never disagrees with the customers."""
 
-import asyncio
-import os
 import subprocess
 import sys
-from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from aiohttp import web
 from anyio.from_thread import BlockingPortal
 from azure.data.tables import TableClient, UpdateMode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customers.email_index import LEAST_CUSTOMER, fold, index_row, index_row_of, is_index_row
+from customers.email_index import LEAST_CUSTOMER, MARK, fold, index_row, index_row_of, is_index_row
 from customers.keys import is_key
-from customers.table import MARK
 from infra.local.issuer import Issuer
 from infra.local.run import connection_string, make_table
 from tests.conftest import StartService, Storage, rows
 from tests.support.graph import BETA, assert_customer, assert_error
 from tests.support.index import index_faults
-from tests.support.proxy import FaultProxy, late
+from tests.support.proxy import FaultProxy, late, nothing_yet
 
 
 def add(client: httpx.Client, business: str, own: str, address: str) -> dict[str, Any]:
@@ -136,16 +131,16 @@ def unindexed(table: TableClient, client: httpx.Client, business: str, **address
     table.delete_entity(MARK)
 
 
-def reindex(storage: Storage, table: TableClient) -> tuple[int, str]:
-    """Run the command; its exit code and what it prints."""
-    settings = {"CUSTOMERS_STORAGE": storage.connection_string, "CUSTOMERS_TABLE": table.table_name}
-    ended = subprocess.run(
-        [sys.executable, "-m", "customers", "reindex"],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
+def run_reindex(settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the command with these settings only."""
+    return subprocess.run(
+        [sys.executable, "-m", "customers", "reindex"], env=settings, capture_output=True, text=True, check=False
     )
+
+
+def reindex(storage: Storage, table: TableClient) -> tuple[int, str]:
+    """Run the command on a table; its exit code and what it prints."""
+    ended = run_reindex({"CUSTOMERS_STORAGE": storage.connection_string, "CUSTOMERS_TABLE": table.table_name})
     return ended.returncode, ended.stdout + ended.stderr
 
 
@@ -199,9 +194,7 @@ def test_reindex_says_what_is_missing_or_unreachable(storage: Storage) -> None:
         ({}, 2, "CUSTOMERS_STORAGE"),
         ({"CUSTOMERS_STORAGE": storage.connection_string, "CUSTOMERS_TABLE": "nosuchtable"}, 3, "table"),
     ):
-        ended = subprocess.run(
-            [sys.executable, "-m", "customers", "reindex"], env=settings, capture_output=True, text=True, check=False
-        )
+        ended = run_reindex(settings)
         assert ended.returncode == code, ended.stderr
         assert says in ended.stderr
         assert "Traceback" not in ended.stderr
@@ -247,13 +240,7 @@ def test_a_list_that_takes_too_long_is_a_page_that_leads_on(slow: tuple[httpx.Cl
     business = str(uuid4())
     add(client, business, "x", "x@x")
 
-    async def nothing_yet(_: FaultProxy, __: web.Request) -> web.Response:
-        await asyncio.sleep(0.4)
-        keys = {"NextPartitionKey": business, "NextRowKey": "a"}
-        place = {f"x-ms-continuation-{name}": b64encode(key.encode()).decode() for name, key in keys.items()}
-        return web.json_response({"value": []}, headers=place)
-
-    proxy.plan.extend([nothing_yet] * 4)
+    proxy.plan.extend([nothing_yet(0.4)] * 4)
     url = f"{BETA.format(business)}?$filter=displayName eq 'x'"
     pages = []
     while url:

@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from customers.table import MARK
+from customers.email_index import MARK
 from infra.local.issuer import Issuer, new_key
 from infra.local.routing import split_path
 from infra.local.run import connection_string

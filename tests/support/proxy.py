@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from base64 import b64encode
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -189,6 +190,19 @@ def status(code: int, *, retry_after: int | str | None = None, committed: bool =
         if body is not None:
             return web.json_response(body, status=code, headers=headers)
         return web.Response(status=code, headers=headers)
+
+    return fault
+
+
+def nothing_yet(seconds: float = 0) -> Fault:
+    """Answer a query as storage does that has found nothing so far, after that time; it goes on with the next key."""
+
+    async def fault(_: FaultProxy, request: web.Request) -> web.Response:
+        await asyncio.sleep(seconds)
+        business = request.query["$filter"].split("'")[1]
+        keys = {"NextPartitionKey": business, "NextRowKey": "!"}
+        place = {f"x-ms-continuation-{name}": b64encode(key.encode()).decode() for name, key in keys.items()}
+        return web.json_response({"value": []}, headers=place)
 
     return fault
 

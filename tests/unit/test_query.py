@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customers.errors import BadRequest
+from customers.lists import Condition, Continuation
 from customers.query import Option, Query, _digest
-from customers.table import Condition, Continuation
 
 PLACE = Continuation("1!8!Yg--", "1!8!eQ==")
 
