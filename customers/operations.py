@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import azure.functions as func
 from pydantic_core import from_json
 
-from customers import response
+from customers import batch, response
 from customers.errors import BadRequest, Detail, RepeatRejected, ServiceUnavailable, TooManyRequests
 from customers.keys import IdGenerator
 from customers.lists import CustomerLists
@@ -123,6 +123,15 @@ class Operations:
             request.business_id, request.customer_id, operation_id=request.id, precondition=request.if_match
         )
         return response.deleted(request)
+
+    async def batch(self, request: Request) -> func.HttpResponse:
+        """Perform the requests of a batch."""
+        groups = batch.parse(
+            request.json_body(batch.LIMIT_FACTOR * self._settings.body_limit),
+            version=request.version,
+            authorization=request.header("authorization"),
+        )
+        return response.batch(request, await batch.run(groups, request.perform))
 
     async def health(self, request: Request) -> func.HttpResponse:
         """Report whether storage responds."""
