@@ -22,6 +22,7 @@ from customers.errors import (
     NotFound,
     TooManyRequests,
 )
+from customers.insert_group import Place
 from customers.keys import check_key, is_key
 from customers.operations import Operations
 from customers.query import Query
@@ -59,13 +60,14 @@ class Api:
         request.perform = partial(self._respond_to_member, request)
         return await self._respond(request, route)
 
-    async def _respond_to_member(self, whole: Request, member: Member) -> func.HttpResponse:
+    async def _respond_to_member(self, whole: Request, member: Member, place: Place | None) -> func.HttpResponse:
         """Respond to a request of a batch as if it had come alone, from the caller of the batch."""
         path, query_string = member.url
         route, ids = resolve(*match(f"{whole.version}/{path}"))
         url = f"{whole.base}/{whole.version}/{path}?{query_string}"
         request = Request(member.method, url, member.headers, member.body, ids=ids)
         request.caller, request.batch_id, request.problem = whole.caller, whole.id, member.problem
+        request.insert = place
         return await self._respond(request, route)
 
     async def _respond(self, request: Request, route: Route) -> func.HttpResponse:

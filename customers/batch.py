@@ -4,11 +4,10 @@
 JSON Format 4.01, 19.
 """
 
-import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import azure.functions as func
@@ -56,10 +55,6 @@ class Member(NamedTuple):
     problem: GraphError | None = None
 
 
-type Perform = Callable[[Member], Awaitable[func.HttpResponse]]
-"""Responds to a member as if it had come alone."""
-
-
 def parse(body: bytes, *, version: str, authorization: str | None) -> list[list[Member]]:
     """Read a batch that was sent to ``version`` with this Authorization header.
 
@@ -92,25 +87,17 @@ def parse(body: bytes, *, version: str, authorization: str | None) -> list[list[
     raise BadRequest.because(violations)
 
 
-async def run(groups: Sequence[Sequence[Member]], perform: Perform) -> bytes:
-    """Perform the members, those of a group at once, and return the body of the response to the batch."""
-    done: dict[str, tuple[Member, func.HttpResponse]] = {}
-    for group in groups:
-        failed = {key: member for key, (member, response) in done.items() if response.status_code >= 400}
-        ready = [_unless_hopeless(member, failed) for member in group]
-        responses = await asyncio.gather(*(perform(member) for member in ready))
-        for member, response in zip(ready, responses, strict=True):
-            done[member.id.lower()] = member, response
-    return b'{"responses":[' + b",".join(_write(member.id, response) for member, response in done.values()) + b"]}"
-
-
-def _unless_hopeless(member: Member, failed: Mapping[str, Member]) -> Member:
-    """The member, refused if one that it depends on has failed."""
-    for key in member.depends_on:
-        if key in failed:
-            problem = FailedDependency(f"Not done, because the request {failed[key].id!r} of the batch failed.")
-            return member._replace(problem=problem)
+def unless_failed(member: Member, done: Mapping[str, func.HttpResponse]) -> Member:
+    """The member, refused if one that it depends on has failed. ``done`` has the responses by the ids in lower case."""
+    for name in member.depends_on:
+        if done[name].status_code >= 400:
+            return member._replace(problem=FailedDependency(f"Not done, because the request {name!r} failed."))
     return member
+
+
+def write(responses: Mapping[str, func.HttpResponse]) -> bytes:
+    """The responses to the members, by their ids, as JSON."""
+    return b'{"responses":[' + b",".join(map(_write, responses, responses.values())) + b"]}"
 
 
 def _write(member_id: str, response: func.HttpResponse) -> bytes:

@@ -6,15 +6,17 @@ Graph" (request-id and client-request-id).
 
 import re
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import cached_property
 from urllib.parse import unquote
 
+import azure.functions as func
 from werkzeug.http import parse_etags, parse_list_header, parse_options_header, unquote_etag
 
 from customers.auth import Caller
-from customers.batch import Perform
+from customers.batch import Member
 from customers.errors import BadRequest, ContentTooLarge, GraphError, UnsupportedMediaType
+from customers.insert_group import Place
 from customers.query import Query
 from customers.surface import Surface
 
@@ -36,8 +38,10 @@ class Request:
     """Who sent it, by a verified token."""
     query: Query
     """Its query options."""
-    perform: Perform
-    """Responds to a request of the batch that this one is."""
+    perform: Callable[[Member, Place | None], Awaitable[func.HttpResponse]]
+    """Responds to a request of the batch that this one is; an add is written in that place."""
+    insert: Place | None = None
+    """Where it is written, if it is an add of a batch."""
     batch_id: str = ""
     """The request-id of the batch that it is a part of, if it is."""
     problem: GraphError | None = None
