@@ -18,7 +18,7 @@ def customers(business: str) -> str:
 
 def add(member: str, url: str, **more: Any) -> dict[str, Any]:
     """An add of the documented customer, with more properties of the request or of the customer."""
-    of_request = {name: more.pop(name) for name in ("headers", "body", "dependsOn") if name in more}
+    of_request: dict[str, Any] = {name: more.pop(name) for name in ("headers", "body", "dependsOn") if name in more}
     body = {**DOCUMENTED, **more}
     return {"id": member, "method": "POST", "url": url, "headers": _JSON, "body": body, **of_request}
 
