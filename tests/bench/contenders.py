@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from azure.data.tables.aio import TableClient
 
@@ -37,7 +38,7 @@ from tests.bench.load import KEY, Load
 RESULTS = Path(".local/bench-results")
 BENCH = Path(__file__).parent.resolve()
 SERVICE = Path.cwd()
-_TABLE = "customers"
+TABLE = "customers"
 _SUCCESSES = ("200", "201", "202", "204")
 
 
@@ -48,6 +49,8 @@ class Contender(NamedTuple):
     port: int
     request: str
     pid: int | None = None
+    then: str | None = None
+    """A second request, which follows the response to each."""
 
 
 def free_port() -> int:
@@ -57,9 +60,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _request(path: str, headers: dict[str, str], body: str) -> str:
-    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
+def request(method: str, path: str, headers: dict[str, str], body: str = "") -> str:
+    """A request as it is sent."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *([f"Content-Length: {len(body)}"] if body else [])]
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", body])
+
+
+def signed(storage: str, path: str) -> dict[str, str]:
+    """The headers of a request to storage, for any query string, good for some minutes.
+
+    Source: "Authorize with Shared Key", Shared Key Lite for the Table service: only the date and the path are signed.
+    """
+    parts = dict(part.partition("=")[::2] for part in storage.rstrip(";").split(";"))
+    account, date = parts["AccountName"], format_datetime(datetime.now(UTC), usegmt=True)
+    digest = hmac.digest(base64.b64decode(parts["AccountKey"]), f"{date}\n/{account}{path}".encode(), hashlib.sha256)
+    return {
+        "Authorization": f"SharedKeyLite {account}:{base64.b64encode(digest).decode()}",
+        "x-ms-date": date,
+        "x-ms-version": "2019-02-02",
+        "DataServiceVersion": "3.0",
+        "Accept": "application/json;odata=minimalmetadata",
+    }
 
 
 def add_request(token: str) -> str:
@@ -69,7 +90,8 @@ def add_request(token: str) -> str:
         "displayName": "Display Name value",
         "emailAddress": "Email Address value",
     }
-    return _request(
+    return request(
+        "POST",
         f"/beta/bookingBusinesses/{BUSINESS}/customers",
         {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         json.dumps(body),
@@ -77,15 +99,9 @@ def add_request(token: str) -> str:
 
 
 def bare_insert(storage: str) -> str:
-    """A transaction of the two rows that the service makes of it, signed beforehand.
-
-    Source: "Authorize with Shared Key", Shared Key Lite for the Table service: only the date and the path are signed.
-    """
-    parts = dict(part.partition("=")[::2] for part in storage.rstrip(";").split(";"))
-    account, path = parts["AccountName"], f"/{parts['AccountName']}/$batch"
-    date = format_datetime(datetime.now(UTC), usegmt=True)
-    digest = hmac.digest(base64.b64decode(parts["AccountKey"]), f"{date}\n/{account}{path}".encode(), hashlib.sha256)
-    table = f"{parts['TableEndpoint'].rstrip('/')}/{_TABLE}"
+    """A transaction of the two rows that the service makes of it, signed beforehand."""
+    endpoint = urlsplit(storage.partition("TableEndpoint=")[2].rstrip(";"))
+    path = f"{endpoint.path.rstrip('/')}/$batch"
     timestamp = datetime(2026, 11, 23, 12, tzinfo=UTC)
     row: dict[str, Any] = {
         "PartitionKey": BUSINESS,
@@ -98,16 +114,10 @@ def bare_insert(storage: str) -> str:
         "lastUpdatedDateTime": timestamp,
         "operationId": "365982fb-eba2-4f44-a760-e525af46333e",
     }
-    headers = {
-        "Authorization": f"SharedKeyLite {account}:{base64.b64encode(digest).decode()}",
-        "x-ms-date": date,
-        "x-ms-version": "2019-02-02",
-        "DataServiceVersion": "3.0",
-        "Accept": "application/json;odata=minimalmetadata",
-        "Content-Type": TRANSACTION_TYPE,
-    }
+    headers = {**signed(storage, path), "Content-Type": TRANSACTION_TYPE}
     hidden = index_row(BUSINESS, KEY, row["emailAddress"])
-    return _request(path, headers, transaction(table, row, hidden).decode())
+    body = transaction(f"{endpoint.geturl().rstrip('/')}/{TABLE}", row, hidden)
+    return request("POST", path, headers, body.decode())
 
 
 async def measure(load: Load) -> dict[str, Any]:
@@ -126,7 +136,9 @@ async def measure(load: Load) -> dict[str, Any]:
 
 async def measure_rate(contender: Contender, storage_pid: int, clients: int, seconds: float) -> dict[str, Any]:
     watched = {"storage": storage_pid} | ({} if contender.pid is None else {"app": contender.pid})
-    figures = await measure(Load(contender.port, contender.request, clients, seconds, watched=watched))
+    figures = await measure(
+        Load(contender.port, contender.request, clients, seconds, then=contender.then, watched=watched)
+    )
     adds = figures["adds"] or float("nan")
     return {
         "contender": contender.name,
@@ -142,13 +154,18 @@ async def measure_rate(contender: Contender, storage_pid: int, clients: int, sec
 
 
 class Surroundings(NamedTuple):
-    """A storage, and the settings and the request of the apps that use it."""
+    """A storage, and the settings and the token of the apps that use it."""
 
     storage: str
     storage_port: int
     storage_pid: int
     settings: dict[str, str]
-    add: str
+    token: str
+
+    @property
+    def add(self) -> str:
+        """The add of the README."""
+        return add_request(self.token)
 
 
 @asynccontextmanager
@@ -159,19 +176,19 @@ async def surroundings(name: str) -> AsyncGenerator[Surroundings]:
     runner, metadata_url = await issuer.serve()
     try:
         async with azurite(port, None, RESULTS / f"azurite-{name}.log") as child:
-            await make_table(storage, _TABLE)
+            await make_table(storage, TABLE)
             settings = {
                 **app_settings(storage=storage, metadata_url=metadata_url),
                 "TOKEN_KEYS_URL": f"{metadata_url.partition(TENANT)[0]}{TENANT}/discovery/v2.0/keys",
             }
-            yield Surroundings(storage, port, child.pid, settings, add_request(issuer.token()))
+            yield Surroundings(storage, port, child.pid, settings, issuer.token())
     finally:
         await runner.cleanup()
 
 
 async def empty_table(storage: str) -> None:
     """Empty the table, so that every round has the same conditions and Azurite's memory stays small."""
-    async with TableClient.from_connection_string(storage, _TABLE) as table:
+    async with TableClient.from_connection_string(storage, TABLE) as table:
         await table.delete_table()
         await table.create_table()
 
