@@ -1,9 +1,9 @@
 """The benchmark: this service beside others that do the same, in interleaved rounds of one run.
 
 Usage: ``python -m tests.bench.bench``, in the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each
-measurement; STARTS (7) of each app; ROWS (100000) of the full table; a 0 leaves that part out. AGAINST names folders of
-other checkouts of this service, separated by spaces, to be measured too. It makes figures.json and figures.png in
-``.local/bench-results/``.
+measurement; STARTS (7) of each app; ROWS (100000) of the full table, and of the largest business; a 0 leaves that part
+out. AGAINST names folders of other checkouts of this service, separated by spaces, to be measured too. It makes
+figures.json and figures.png in ``.local/bench-results/``.
 """
 
 import asyncio
@@ -36,6 +36,7 @@ from tests.bench.contenders import (
     surroundings,
 )
 from tests.bench.load import Load
+from tests.bench.lookups import SIZES, lookups
 
 CLIENTS = (1, 8, 32)
 GROWTH_CLIENTS = 8
@@ -147,6 +148,7 @@ async def main(environ: Mapping[str, str]) -> None:
         "cpus": os.cpu_count(),
         "rounds": await compare(rounds, seconds, environ.get("AGAINST", "").split()) if rounds else [],
         # What a full table changes is little beside what the neighbours change: it takes more rounds to see.
+        "lookups": await lookups([size for size in SIZES if size <= rows], seconds, _say) if rows else None,
         "growth": await grow(rows, max(2 * rounds, 1), seconds) if rows else None,
         "starts": await start(times) if times else [],
         "imports": await starts.imports(SERVICE, app_settings(storage="UseDevelopmentStorage=true", metadata_url=""))
