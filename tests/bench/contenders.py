@@ -155,7 +155,15 @@ async def measure(load: Load) -> dict[str, Any]:
 async def measure_rate(contender: Contender, storage_pid: int, clients: int, seconds: float) -> dict[str, Any]:
     watched = {"storage": storage_pid} | ({} if contender.pid is None else {"app": contender.pid})
     figures = await measure(
-        Load(contender.port, contender.request, clients, seconds, then=contender.then, watched=watched)
+        Load(
+            contender.port,
+            contender.request,
+            clients,
+            seconds,
+            then=contender.then,
+            made=contender.made,
+            watched=watched,
+        )
     )
     adds = figures["adds"] or float("nan")
     return {
