@@ -11,6 +11,8 @@ All of it takes at most ``STORAGE_BUDGET`` seconds. If storage stays unreachable
 the last read-back, the response is a 503 although the customer may be there. To repeat such an add is safe with the
 repeatability headers or a client's own id; without them, it may make a duplicate.
 
+The first attempts of the adds of a batch are made together (``insert_group.py``); all of this holds for each of them.
+
 Sources: "Understanding the Table service data model"; "Table Service REST API", Insert Entity.
 """
 

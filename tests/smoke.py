@@ -26,7 +26,7 @@ def step(  # noqa: PLR0913
     status: int,
     request: tuple[str, str],
     *,
-    body: Mapping[str, str] | None = None,
+    body: Mapping[str, object] | None = None,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
 ) -> httpx.Response:
@@ -64,6 +64,13 @@ def operations(client: httpx.Client, customers: str, email: str) -> None:
         change = {"displayName": "Ada King"}
         updated = step(client, "update", 200, ("PATCH", one), body=change).json()
         expect("update", (updated["displayName"], updated["emailAddress"]), ("Ada King", email))
+        requests = [
+            {"id": name, "method": "GET", "url": f"{customers.removeprefix('/beta')}{path}"}
+            for name, path in {"get": f"/{added['id']}", "count": "/$count", "unknown": "/nobody"}.items()
+        ]
+        batch = step(client, "a batch", 200, ("POST", "/beta/$batch"), body={"requests": requests}).json()
+        statuses = {response["id"]: response["status"] for response in batch["responses"]}
+        expect("a batch", statuses, {"get": 200, "count": 200, "unknown": 404})
         stale = {"If-Match": got.headers["ETag"]}
         step(client, "update what has changed, refused", 412, ("PATCH", one), body=change, headers=stale)
     finally:
