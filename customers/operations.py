@@ -60,6 +60,7 @@ class Operations:
             digest=repeatable.digest if repeatable else None,
             insert=request.insert,
         )
+        request.is_repeat = stored.is_repeat
         added = response.written(request, stored, status=201)
         if repeatable:
             added.headers["Repeatability-Result"] = "accepted"

@@ -17,9 +17,14 @@ from infra.local.issuer import Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.support.proxy import FaultProxy
 
-# Azure's type tables and the Azure CLI take a minute, and are used where they are asked for by name (make test-infra);
-# the Graph SDKs are not in the everyday environment.
-collect_ignore = ["infra/test_types.py", "infra/test_azure_cli.py", *([] if find_spec("msgraph") else ["sdk"])]
+# The Bicep compiler, Kusto's parser and the Azure CLI are used where they are asked for by name (make test-infra); the
+# Graph SDKs are not in the everyday environment.
+collect_ignore = [
+    "infra/test_bicep.py",
+    "infra/test_queries.py",
+    "infra/test_azure_cli.py",
+    *([] if find_spec("msgraph") else ["sdk"]),
+]
 
 
 class Service(NamedTuple):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite; "setup.sh sdk",
-# "setup.sh azmcp", "setup.sh azure-cli" and "setup.sh bench" make environments with the Graph SDKs (JavaScript's, too),
-# Azure's type tables, the Azure CLI, and the benchmark.
+# "setup.sh azure-cli", "setup.sh kusto" and "setup.sh bench" make environments with the Graph SDKs (JavaScript's, too), the
+# Azure CLI, the parser of the log queries, and the benchmark.
 # It does nothing where the locked requirements have not changed. All messages go to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -66,8 +66,9 @@ sdk_environment() {
     packages tests/sdk "the Graph client for JavaScript"
 }
 
-azmcp_environment() {
-    environment .local/azmcp tests/infra/requirements.txt
+kusto_environment() {
+    node_environment
+    packages tests/infra "the parser of the log queries"
 }
 
 azure_cli_environment() {
