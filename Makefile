@@ -5,7 +5,7 @@ override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex package clean python node sdk azmcp bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -49,10 +49,13 @@ test-sdk: sdk
 test-infra: python azmcp
 	.venv/bin/pytest tests/infra/test_types.py
 	@infra/local/setup.sh azure-cli
-	.venv/bin/pytest tests/infra/test_azure_cli.py
+	.venv/bin/pytest tests/infra/test_azure_cli.py tests/infra/test_package.py
 
 reindex: python
 	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
+
+package:
+	@infra/package.sh
 
 smoke: python
 	@$(PYTHON) tests/smoke.py

@@ -17,9 +17,15 @@ from infra.local.issuer import Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.support.proxy import FaultProxy
 
-# Azure's type tables and the Azure CLI take a minute, and are used where they are asked for by name (make test-infra);
+# Azure's type tables, the Azure CLI and the package take minutes, and are run where they are asked for by name (make
+# test-infra);
 # the Graph SDKs are not in the everyday environment.
-collect_ignore = ["infra/test_types.py", "infra/test_azure_cli.py", *([] if find_spec("msgraph") else ["sdk"])]
+collect_ignore = [
+    "infra/test_types.py",
+    "infra/test_azure_cli.py",
+    "infra/test_package.py",
+    *([] if find_spec("msgraph") else ["sdk"]),
+]
 
 
 class Service(NamedTuple):
