@@ -236,3 +236,16 @@ def test_what_is_left_out_must_be_there(tmp_path: Path) -> None:
 
 def test_it_says_how_large_the_package_is(made: Made) -> None:
     assert made.said.startswith(f"state/package.zip: {made.archive.stat().st_size / 1e6:.1f} MB; ")
+
+
+def test_azd_restore_installs_the_app_and_nothing_beside_it(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(TOP, checkout, ignore=shutil.ignore_patterns(".*", "node_modules", "__pycache__"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(checkout)]
+    ended = subprocess.run(pip, capture_output=True, text=True, check=False)  # noqa: S603
+    assert ended.returncode == 0, ended.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"customers", "booking_customers"}
+    assert "customers/cli/reindex.py" in names
