@@ -60,7 +60,7 @@ package:
 smoke: python
 	@$(PYTHON) tests/smoke.py
 
-bench: bench-packages node
+bench: bench-packages node package
 	@.local/bench/bin/python -m tests.bench.bench
 
 clean:
