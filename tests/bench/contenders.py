@@ -212,7 +212,7 @@ def app_command(name: str, port: int) -> starts.Command:
 
 
 def packaged(name: str, port: int) -> starts.Command:
-    """The command of the service as it is in Azure: from the package, whose modules come before those beside the host."""
+    """The command of the service as it is in Azure: from the package, whose modules come first."""
     folder = package.FOLDER
     if name == OWN_SOURCES:
         folder = (RESULTS / name).resolve()

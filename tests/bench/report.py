@@ -125,6 +125,34 @@ def _started(starts: Sequence[dict[str, Any]]) -> str:
     return _table(("from", "app", ".pyc", "s", "bare imports s", "ratio"), rows)
 
 
+def _looked_up(lookups: dict[str, Any]) -> str:
+    asked = _table(
+        ("request", "customers", "storage requests", "rows", "s in Azure", "s without the index"),
+        [
+            (
+                row["query"],
+                str(row["customers"]),
+                str(row["requests"]),
+                str(row["rows"]),
+                _number(row["seconds"], 3),
+                _number(row["seconds_before"], 3),
+            )
+            for row in sorted(lookups["asked"], key=lambda row: str(row["query"]))
+        ],
+    )
+    rows = []
+    for size in _unique(lookups["timed"], "customers"):
+        service, bare = (
+            _select(lookups["timed"], customers=size, contender=name) for name in ("service", "bare requests")
+        )
+        medians = [_number(_median(own, "p50"), 2) for own in (service, bare)]
+        rows.append(
+            (str(size), *medians, _ratio(service, bare, "p50"), str(sum(row["failed"] for row in service + bare)))
+        )
+    timed = _table(("customers", "lookup ms", "the same bare requests ms", "ratio", "failed"), rows)
+    return f"{asked}\n\nA lookup by address, one client, with Azurite:\n\n{timed}"
+
+
 def text(figures: dict[str, Any]) -> str:
     """All tables; a ratio is the median of the rounds' ratios, with the least and the greatest."""
     parts = []
