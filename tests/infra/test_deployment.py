@@ -21,7 +21,7 @@ AUDIENCE = "0e6fdb1f-8a1c-4a59-8b8e-0a3d4d1a3c55"
 UNKNOWN = "00000000-1111-4222-8333-444444444444"
 BASE = "https://func-abc.azurewebsites.net"
 # "azd env set" and "azd env get-value", over files.
-AZD = """#!/bin/sh
+AZD = """
 set -eu
 [ "$1" = env ]
 case $2 in
@@ -41,9 +41,12 @@ class Azd:
         self._values.mkdir()
         self._tools = folder / "tools"
         self._tools.mkdir()
-        azd = self._tools / "azd"
-        azd.write_text(AZD)
-        azd.chmod(0o755)
+        self.tool("azd", AZD)
+
+    def tool(self, name: str, script: str) -> None:
+        """Put a program on the path of the hooks, before all others."""
+        (self._tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self._tools / name).chmod(0o755)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -117,6 +120,17 @@ def test_a_subscription_that_the_azure_cli_does_not_know_stops_it(azd: Azd, grap
     ended = azd.hook("preprovision")
     assert ended.returncode != 0
     assert UNKNOWN in ended.stderr
+    assert graph.applications == []
+
+
+def test_a_registration_in_another_tenant_than_the_subscription_is_refused(azd: Azd, graph: Graph) -> None:
+    azd.tool("az", f"case $* in *--subscription*) echo {UNKNOWN} ;; *) echo {TENANT} ;; esac")
+    ended = azd.hook("preprovision")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"The Azure CLI is signed in to the tenant {TENANT}, and the subscription belongs to {UNKNOWN}. "
+        f"Run: az account set --subscription {SUBSCRIPTION}\n"
+    )
     assert graph.applications == []
 
 

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -236,6 +237,10 @@ def test_what_is_left_out_must_be_there(tmp_path: Path) -> None:
 
 def test_it_says_how_large_the_package_is(made: Made) -> None:
     assert made.said.startswith(f"state/package.zip: {made.archive.stat().st_size / 1e6:.1f} MB; ")
+    told = re.search(r"`\.local/package\.zip`: (\d+) MB, and (\d+) MB unpacked", Path("infra/README.md").read_text())
+    assert told
+    for megabytes, count in zip(told.groups(), (package.size(made.archive), package.size(made.folder)), strict=True):
+        assert abs(int(megabytes) - count / 1e6) < 2
 
 
 def test_azd_restore_installs_the_app_and_nothing_beside_it(tmp_path: Path) -> None:
