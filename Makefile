@@ -5,7 +5,7 @@ override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex package clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-sdk test-infra snapshots soak bench smoke reindex package clean python node sdk bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -35,7 +35,6 @@ lock: lock-tools
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test -c requirements.txt -o tests/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra sdk -c tests/requirements.txt -o tests/sdk/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra bench -c tests/requirements.txt -o tests/bench/requirements.txt pyproject.toml
-	echo msmcp-azure | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/requirements.txt -
 	echo azure-cli | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/azure-cli.txt -
 
 SECONDS := 60
@@ -46,10 +45,13 @@ soak: python node
 test-sdk: sdk
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
-test-infra: python azmcp
-	.venv/bin/pytest tests/infra/test_types.py
+test-infra: python
+	.venv/bin/pytest tests/infra/test_bicep.py
 	@infra/local/setup.sh azure-cli
-	.venv/bin/pytest tests/infra/test_azure_cli.py tests/infra/test_package.py
+	.venv/bin/pytest tests/infra/test_azure_cli.py tests/infra/test_deployment.py tests/infra/test_package.py
+
+snapshots: python
+	@$(PYTHON) -m tests.support.bicep
 
 reindex: python
 	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
@@ -76,9 +78,6 @@ python:
 
 sdk:
 	@infra/local/setup.sh sdk
-
-azmcp:
-	@infra/local/setup.sh azmcp
 
 bench-packages:
 	@infra/local/setup.sh bench

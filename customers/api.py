@@ -111,6 +111,11 @@ def _log_entry(request: Request, route: Route, status: int, milliseconds: float)
         "milliseconds": milliseconds,
         "requestId": request.id,
     }
+    operation = route.operations.get(request.method)
+    if operation is not None:
+        entry["operation"] = operation.handler.__name__
+    if request.is_repeat:
+        entry["repeat"] = True
     caller = getattr(request, "caller", None)
     if caller is not None:
         entry["application"], entry["objectId"] = caller.application, caller.object_id

@@ -55,6 +55,7 @@ class Operations:
             operation_id=request.id,
             digest=repeatable.digest if repeatable else None,
         )
+        request.is_repeat = stored.is_repeat
         added = response.written(request, stored, status=201)
         if repeatable:
             added.headers["Repeatability-Result"] = "accepted"

@@ -34,6 +34,8 @@ class Request:
     """Who sent it, by a verified token."""
     query: Query
     """Its query options."""
+    is_repeat: bool = False
+    """Whether it repeats an add that an earlier request made, as its operation finds out."""
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import run
+from tests.support import bicep
 from tests.support.cloud import SUBSCRIPTION, TENANT, Cloud, Graph, as_resource_manager_names
 
 AZURE_YAML = Path("azure.yaml").read_text()
@@ -197,7 +198,7 @@ def test_the_commands_without_azd_deploy_the_service(
     tools.mkdir()
     (tools / "make").write_text('#!/bin/sh\n[ "$*" = package ]\n')
     (tools / "make").chmod(0o755)
-    (tools / "bicep").symlink_to(bicep())
+    (tools / "bicep").symlink_to(bicep.find())
     script = commands("az login\naudience=").replace("az login\n", "") + commands("make package") + 'echo "$base"\n'
     path = f"{tools}{os.pathsep}{cloud.environment['PATH']}"
     variables = {"PATH": path, "AZURE_BICEP_USE_BINARY_FROM_PATH": "true"}
@@ -208,13 +209,6 @@ def test_the_commands_without_azd_deploy_the_service(
     (app,) = graph.applications
     parameters = cloud.resource_manager.deployments["my-customers"]["properties"]["parameters"]
     assert parameters["audience"] == {"value": app["appId"]}
-
-
-def bicep() -> Path:
-    """The Bicep compiler, of the variable BICEP or on the PATH."""
-    found = shutil.which(os.environ.get("BICEP") or "bicep")
-    assert found, "The Bicep compiler is needed: set BICEP to its path."
-    return Path(found)
 
 
 @pytest.mark.parametrize(
