@@ -46,7 +46,8 @@ test-sdk: sdk
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
 test-infra: python
-	.venv/bin/pytest tests/infra/test_bicep.py
+	@infra/local/setup.sh kusto
+	.venv/bin/pytest tests/infra/test_bicep.py tests/infra/test_queries.py
 	@infra/local/setup.sh azure-cli
 	.venv/bin/pytest tests/infra/test_azure_cli.py tests/infra/test_deployment.py tests/infra/test_package.py
 
@@ -67,7 +68,8 @@ bench: bench-packages node package
 
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
-	rm -rf .venv .local build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules tests/sdk/node_modules
+	rm -rf .venv .local build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf infra/local/node_modules tests/infra/node_modules tests/sdk/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock-tools:

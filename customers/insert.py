@@ -1,36 +1,19 @@
-"""Inserts rows directly over HTTP: the layers of the storage client cost more than the rest of an add together.
+"""Inserts a customer and its index row.
 
-Sources: "Table Service REST API", Insert Entity; "Performing entity group transactions"; "Authorize with Shared Key",
-Shared Key Lite for the Table service.
+Sources: "Table Service REST API", Insert Entity; "Performing entity group transactions".
 """
 
-import asyncio
-import base64
-import hmac
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from email.utils import formatdate
-from typing import NamedTuple, cast
-from urllib.parse import quote, urlsplit
+from typing import cast
+from urllib.parse import quote
 
-import aiohttp
-from azure.core.credentials import AzureNamedKeyCredential
-from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.exceptions import (
-    ClientAuthenticationError,
-    HttpResponseError,
-    ResourceExistsError,
-    ResourceNotFoundError,
-    ServiceRequestError,
-    ServiceResponseError,
-)
-from azure.data.tables.aio import TableClient
+from azure.core.exceptions import ServiceResponseError
 from pydantic_core import to_json
 
-_SCOPE = "https://storage.azure.com/.default"
-_ERRORS = {401: ClientAuthenticationError, 404: ResourceNotFoundError, 409: ResourceExistsError}
+from customers.direct import Direct
 
 # The rows are JSON in ASCII on one line, so no line of them can be a boundary.
 _BATCH, _CHANGESET = "batch_customers", "changeset_customers"
@@ -44,52 +27,12 @@ _ETAG = re.compile(rb"^ETag: ([^\r\n]+)", re.MULTILINE | re.IGNORECASE)
 
 type _Row = Mapping[str, str | datetime]
 
-type _Authorize = Callable[[str], Awaitable[str]]
-"""Makes the Authorization header of a request with this date."""
-
-
-class ErrorResponse(NamedTuple):
-    """A response other than success, with the attributes that azure-core's errors read."""
-
-    request: str
-    status_code: int
-    reason: str | None
-    headers: Mapping[str, str]
-    body: bytes
-
-    def text(self) -> str:
-        """The body as text."""
-        return self.body.decode(errors="replace")
-
 
 class Insert:
-    """Inserts rows into the table of a client, with its credential. It never retries; the caller decides that."""
+    """Inserts rows into the table. It never retries; the caller decides that."""
 
-    def __init__(
-        self,
-        client: TableClient,
-        session: aiohttp.ClientSession,
-        *,
-        timeout: aiohttp.ClientTimeout,
-        on_error: Callable[[ErrorResponse], None],
-    ) -> None:
-        self._url = f"{client.url}/$batch"
-        self._table_url = f"{client.url}/{client.table_name}"
-        self._session = session
-        self._timeout = timeout
-        self._on_error = on_error
-        self._authorize = (
-            _with_shared_key(client.credential, urlsplit(self._url).path)
-            if isinstance(client.credential, AzureNamedKeyCredential)
-            else _with_token(cast("AsyncTokenCredential", client.credential))
-        )
-        self._headers = {
-            "Accept": "application/json;odata=minimalmetadata",
-            "Content-Type": TRANSACTION_TYPE,
-            "DataServiceVersion": "3.0",
-            "User-Agent": "booking-customers",
-            "x-ms-version": client.api_version,
-        }
+    def __init__(self, direct: Direct) -> None:
+        self._direct = direct
 
     async def __call__(self, row: _Row, index_row: _Row, *, operation_id: str) -> str:
         """Insert a row, and its index row in place of an older one if there is any, and return the row's ETag.
@@ -97,32 +40,18 @@ class Insert:
         Both are inserted or none. Raises what the storage client raises: ResourceExistsError for a taken key,
         ServiceRequestError for a connection fault, ServiceResponseError for a response that cannot be read, and so on.
         """
-        date = formatdate(usegmt=True)
-        headers = {
-            **self._headers,
-            "Authorization": await self._authorize(date),
-            "x-ms-client-request-id": operation_id,
-            "x-ms-date": date,
-        }
-        body = transaction(self._table_url, row, index_row)
-        try:
-            async with self._session.post(
-                self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
-            ) as response:
-                received = await response.read()
-                failed = ErrorResponse(self._url, response.status, response.reason, response.headers, received)
-        except aiohttp.ClientError as error:
-            raise ServiceRequestError(error, error=error) from error
-        if failed.status_code == 202:
+        body = transaction(self._direct.table_url, row, index_row)
+        headers = {"Content-Type": TRANSACTION_TYPE, "x-ms-client-request-id": operation_id}
+        response = await self._direct.send("POST", f"{self._direct.url}/$batch", headers, body)
+        if response.status_code == 202:
             # Inside is the response to each insert, or to the one that failed.
-            found = [(int(status), head) for status, head in _RESPONSE.findall(received)]
+            found = [(int(status), head) for status, head in _RESPONSE.findall(response.body)]
             if [status for status, _ in found] == [204, 204] and (etag := _ETAG.search(found[0][1])):
                 return cast("str", etag[1].decode("ascii"))
             if len(found) != 1:
                 raise ServiceResponseError("the response to the transaction cannot be read")
-            failed = failed._replace(status_code=found[0][0], reason=None)
-        self._on_error(failed)
-        raise _ERRORS.get(failed.status_code, HttpResponseError)(response=failed)
+            response = response._replace(status_code=found[0][0], reason=None)
+        raise self._direct.error(response)
 
 
 def transaction(table_url: str, row: _Row, index_row: _Row) -> bytes:
@@ -142,30 +71,6 @@ def transaction(table_url: str, row: _Row, index_row: _Row) -> bytes:
 
 def _in_url(key: str | datetime) -> str:
     return quote(str(key).replace("'", "''"), safe="")
-
-
-def _with_shared_key(credential: AzureNamedKeyCredential, path: str) -> _Authorize:
-    """Sign the date and the path with the account's key."""
-    account, secret = credential.named_key
-    key = base64.b64decode(secret)
-
-    async def authorize(date: str) -> str:
-        signature = hmac.digest(key, f"{date}\n/{account}{path}".encode(), "sha256")
-        return f"SharedKeyLite {account}:{base64.b64encode(signature).decode()}"
-
-    return authorize
-
-
-def _with_token(credential: AsyncTokenCredential) -> _Authorize:
-    """Use the identity's token, which the credential caches and renews."""
-    # While there is no token, one caller requests it rather than all of them.
-    requesting = asyncio.Lock()
-
-    async def authorize(_: str) -> str:
-        async with requesting:
-            return f"Bearer {(await credential.get_token(_SCOPE)).token}"
-
-    return authorize
 
 
 def _to_entity(row: _Row) -> bytes:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite; "setup.sh sdk",
-# "setup.sh azure-cli" and "setup.sh bench" make environments with the Graph SDKs (JavaScript's, too), the Azure CLI, and
-# the benchmark; "setup.sh package" makes one with nothing in it.
+# "setup.sh azure-cli", "setup.sh kusto" and "setup.sh bench" make environments with the Graph SDKs (JavaScript's, too), the
+# Azure CLI, the parser of the log queries, and the benchmark; "setup.sh package" makes one with nothing in it.
 # It does nothing where the locked requirements have not changed. All messages go to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -66,6 +66,11 @@ sdk_environment() {
     environment .local/sdk tests/sdk/requirements.txt
     node_environment
     packages tests/sdk "the Graph client for JavaScript"
+}
+
+kusto_environment() {
+    node_environment
+    packages tests/infra "the parser of the log queries"
 }
 
 azure_cli_environment() {

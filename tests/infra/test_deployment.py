@@ -15,7 +15,7 @@ import pytest
 
 from infra.local import run
 from tests.support import bicep
-from tests.support.cloud import SUBSCRIPTION, TENANT, Cloud, Graph, as_resource_manager_names
+from tests.support.cloud import SUBSCRIPTION, TENANT, Cloud, Graph
 
 AZURE_YAML = Path("azure.yaml").read_text()
 AUDIENCE = "0e6fdb1f-8a1c-4a59-8b8e-0a3d4d1a3c55"
@@ -160,16 +160,6 @@ def test_the_hooks_and_the_package_are_where_azd_looks() -> None:
     assert re.search(r"^    remoteBuild: false\b", AZURE_YAML, re.MULTILINE)
     for name in ("preprovision", "prepackage", "postdeploy"):
         assert os.access(hook(name), os.X_OK), name
-
-
-def test_only_outputs_that_the_template_has_are_read() -> None:
-    outputs = set(re.findall(r"^output (\w+) ", Path("infra/main.bicep").read_text(), re.MULTILINE))
-    # Resource Manager returns others under another name (Azure/bicep#9360).
-    assert {as_resource_manager_names(name) for name in outputs} == outputs
-    files = [Path("infra/README.md"), Path(".github/workflows/deploy.yml"), *Path("infra/azd").iterdir()]
-    text = "".join(path.read_text() for path in files)
-    read = set(re.findall(r"azd env get-value (\w+)|\$\(output (\w+)\)", text))
-    assert {name for names in read for name in names if name} - {"TOKEN_AUDIENCE"} <= outputs
 
 
 @pytest.fixture
