@@ -5,7 +5,7 @@ override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra snapshots soak bench smoke reindex clean python node sdk bench-packages
+.PHONY: run services token check test lock test-sdk test-infra snapshots soak bench smoke reindex package clean python node sdk bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -49,7 +49,7 @@ test-infra: python
 	@infra/local/setup.sh kusto
 	.venv/bin/pytest tests/infra/test_bicep.py tests/infra/test_queries.py
 	@infra/local/setup.sh azure-cli
-	.venv/bin/pytest tests/infra/test_azure_cli.py
+	.venv/bin/pytest tests/infra/test_azure_cli.py tests/infra/test_deployment.py tests/infra/test_package.py
 
 snapshots: python
 	@$(PYTHON) -m tests.support.bicep
@@ -57,15 +57,19 @@ snapshots: python
 reindex: python
 	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
 
+package:
+	@infra/package.sh
+
 smoke: python
 	@$(PYTHON) tests/smoke.py
 
-bench: bench-packages node
+bench: bench-packages node package
 	@.local/bench/bin/python -m tests.bench.bench
 
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
-	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules tests/infra/node_modules tests/sdk/node_modules
+	rm -rf .venv .local build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf infra/local/node_modules tests/infra/node_modules tests/sdk/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock-tools:

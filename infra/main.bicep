@@ -49,7 +49,7 @@ param location string
 @description('The tenant whose tokens are accepted.')
 param tenantId string = tenant().tenantId
 
-@minLength(1)
+@minLength(36) // a client id; what infra/main.parameters.json has until there is one is shorter
 @description('The accepted audiences, separated by commas: the client id that infra/app-registration.sh prints.')
 param audience string
 

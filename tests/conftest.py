@@ -17,12 +17,10 @@ from infra.local.issuer import Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.support.proxy import FaultProxy
 
-# The Bicep compiler, Kusto's parser and the Azure CLI are used where they are asked for by name (make test-infra); the
-# Graph SDKs are not in the everyday environment.
+# The Bicep compiler, Kusto's parser, the Azure CLI and the package are used where they are asked for by name (make
+# test-infra); the Graph SDKs are not in the everyday environment.
 collect_ignore = [
-    "infra/test_bicep.py",
-    "infra/test_queries.py",
-    "infra/test_azure_cli.py",
+    *(f"infra/test_{name}.py" for name in ("bicep", "queries", "azure_cli", "deployment", "package")),
     *([] if find_spec("msgraph") else ["sdk"]),
 ]
 

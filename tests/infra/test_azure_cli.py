@@ -1,37 +1,16 @@
 """The real Azure CLI runs the registration script, and reads a deployment's outputs, against a stand-in of Azure."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
-from anyio.from_thread import BlockingPortal
 
 from tests.support.cloud import Cloud, Graph
 
 SCRIPT = "infra/app-registration.sh"
-AZ = Path(".local/azure-cli/bin/az").absolute()
 REGISTRATION = json.loads(Path("infra/app-registration.json").read_text())
 AZURE_CLI = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 ROLES = {role["value"]: role["id"] for role in REGISTRATION["appRoles"]}
 UNKNOWN = "00000000-1111-4222-8333-444444444444"
-
-
-@pytest.fixture(scope="module")
-def cloud(portal: BlockingPortal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """A cloud of this machine, to which the Azure CLI is signed in."""
-    cloud = Cloud(tmp_path_factory.mktemp("cloud"), AZ)
-    with portal.wrap_async_context_manager(cloud.serve()):
-        cloud.sign_in()
-        yield cloud
-
-
-@pytest.fixture
-def graph(cloud: Cloud) -> Graph:
-    """An empty tenant."""
-    cloud.graph.__init__()  # type: ignore[misc]
-    return cloud.graph
 
 
 def script(cloud: Cloud, *arguments: str, code: int = 0) -> tuple[str, str]:
