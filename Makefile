@@ -1,11 +1,12 @@
 # The commands of this project; README.md says what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN BUSINESS ROUNDS DURATION STARTS ROWS AGAINST
 # As it was written: make would expand a $ in it.
 override CLAIMS := $(value CLAIMS)
+override ARGS := $(value ARGS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex members clean python node sdk azmcp bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -53,6 +54,9 @@ test-infra: python azmcp
 
 reindex: python
 	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
+
+members: python
+	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers members $(ARGS)
 
 smoke: python
 	@$(PYTHON) tests/smoke.py

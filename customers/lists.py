@@ -15,9 +15,10 @@ from uuid import uuid4
 from azure.core.exceptions import AzureError
 from azure.data.tables import TableEntity
 
-from customers.email_index import CUSTOMER_ID, INDEXED, LEAST_CUSTOMER, MARK, Address, index_range
+from customers.email_index import CUSTOMER_ID, INDEXED, MARK, Address, index_range
 from customers.errors import BadRequest, GraphError
 from customers.model import Stored
+from customers.partition import LEAST_CUSTOMER, MEMBERS, PAST_MEMBERS
 from customers.row import from_row
 from customers.settings import Settings
 from customers.storage import Backpressure, Connection, etag_of, put, raise_unavailable
@@ -190,7 +191,7 @@ class CustomerLists:
         return self._indexed
 
     async def _look_for_mark(self) -> None:
-        """Find out whether the table is marked as indexed; an empty one is marked here, since it is complete.
+        """Find out whether the table is marked as indexed; one without customers is marked here: it is complete.
 
         Raises ResourceNotFoundError if there is no table.
         """
@@ -198,7 +199,13 @@ class CustomerLists:
         if await self._get(MARK["PartitionKey"], MARK["RowKey"]) is None:
             table = await self._connection.table()
             try:
-                async for _ in table.list_entities(results_per_page=1, select=["RowKey"]):
+                others = table.query_entities(
+                    "RowKey lt @first or RowKey ge @end",
+                    parameters={"first": MEMBERS, "end": PAST_MEMBERS},
+                    results_per_page=1,
+                    select=["RowKey"],
+                )
+                async for _ in others:
                     return
                 await self._connection.transact([put(MARK)], operation_id=str(uuid4()))
             except (AzureError, Backpressure) as error:

@@ -27,9 +27,8 @@ _MAX_HEALTH_WAITING = 16
 class Operations:
     """The operations on the one table of a process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, connection: Connection) -> None:
         self._settings = settings
-        connection = Connection(settings)
         self._table = CustomersTable(settings, connection)
         self._lists = CustomerLists(settings, connection)
         self._ids = IdGenerator()

@@ -23,6 +23,10 @@ param authority string = environment().authentication.loginEndpoint
 @description('Accepts the tokens of guests of the tenant, recognised by the claim acct.')
 param allowGuests bool = false
 
+@allowed(['members', 'tenant'])
+@description('Which businesses a person reaches: those in which they are a member, or all of the tenant.')
+param businessAccess string = 'members'
+
 @description('The values of X-Forwarded-Host that links may have, separated by commas, ports included.')
 param forwardedHosts string = ''
 
@@ -222,6 +226,7 @@ module api 'function.bicep' = {
       TOKEN_AUDIENCE: audience
       TOKEN_AUTHORITY: authority
       ALLOW_GUESTS: string(allowGuests)
+      BUSINESS_ACCESS: businessAccess
       FORWARDED_HOSTS: forwardedHosts
       EMAIL_ADDRESS_CHECK: emailAddressCheck
       MAX_CONCURRENT_REQUESTS: string(maxConcurrentRequests)
