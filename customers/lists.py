@@ -15,10 +15,10 @@ from uuid import uuid4
 from azure.core.exceptions import AzureError
 from azure.data.tables import TableEntity
 
-from customers.email_index import CUSTOMER_ID, INDEXED, MARK, Address, index_range
+from customers.email_index import CUSTOMER_ID, INDEXED, MARK, Address, index_range, index_row_of
 from customers.errors import BadRequest, GraphError
 from customers.model import Stored
-from customers.partition import LEAST_CUSTOMER, MEMBERS, PAST_MEMBERS
+from customers.partition import LEAST_CUSTOMER, is_customer_row
 from customers.row import from_row
 from customers.settings import Settings
 from customers.storage import Backpressure, Connection, etag_of, put, raise_unavailable
@@ -191,26 +191,34 @@ class CustomerLists:
         return self._indexed
 
     async def _look_for_mark(self) -> None:
-        """Find out whether the table is marked as indexed; one without customers is marked here: it is complete.
+        """Find out whether the table is marked as indexed. A new one is marked here: see ``_is_complete``.
 
         Raises ResourceNotFoundError if there is no table.
         """
         self._ask_again = asyncio.get_running_loop().time() + _MARK_REMEMBERED
         if await self._get(MARK["PartitionKey"], MARK["RowKey"]) is None:
-            table = await self._connection.table()
             try:
-                others = table.query_entities(
-                    "RowKey lt @first or RowKey ge @end",
-                    parameters={"first": MEMBERS, "end": PAST_MEMBERS},
-                    results_per_page=1,
-                    select=["RowKey"],
-                )
-                async for _ in others:
+                if not await self._is_complete():
                     return
                 await self._connection.transact([put(MARK)], operation_id=str(uuid4()))
             except (AzureError, Backpressure) as error:
                 raise_unavailable(error)
         self._indexed = True
+
+    async def _is_complete(self) -> bool:
+        """Whether one storage operation shows that every customer of the table has its index row."""
+        table = await self._connection.table()
+        pages = table.list_entities(results_per_page=_MAX_ROWS, select=["PartitionKey", "RowKey", INDEXED]).by_page()
+        # A transaction may come between two rows that are read, but what it changes only looks incomplete.
+        rows = [row async for row in await anext(pages)]
+        if pages.continuation_token:  # type: ignore[attr-defined]
+            return False
+        keys = {(row["PartitionKey"], row["RowKey"]) for row in rows}
+        return all(
+            row.get(INDEXED) and (row["PartitionKey"], index_row_of(row)["RowKey"]) in keys
+            for row in rows
+            if is_customer_row(row)
+        )
 
     async def is_there(self) -> bool:
         """Whether the table exists and storage responds."""

@@ -19,9 +19,6 @@ LEAST_CUSTOMER: Final = "!"
 MEMBERS: Final = " @"
 """What the RowKey of each row about members begins with."""
 
-PAST_MEMBERS: Final = " A"
-"""The first RowKey past those that begin so."""
-
 
 def is_customer_row(row: Mapping[str, Any]) -> bool:
     """Whether a row of a business is a customer."""

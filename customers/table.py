@@ -66,6 +66,9 @@ _READ_BACK_SHARE = 0.3
 _READ_BACK_MARGIN = 0.02
 """In seconds. Reading back ends this long before the budget, so that the caller learns why the write failed."""
 
+_LOST = ResourceExistsError | ResourceModifiedError | NoSuchRow
+"""What a write raises that lost against another writer."""
+
 type Precondition = Callable[[str], bool]
 """Whether a customer's ETag meets the caller's condition."""
 
@@ -251,8 +254,7 @@ class CustomersTable:
                 if not isinstance(outcome, _Pending):
                     return outcome
                 base = outcome.base
-                lost = isinstance(error, ResourceExistsError | ResourceModifiedError | NoSuchRow)
-                if not lost and (attempt >= max_repeats or not is_transient(error)):
+                if not isinstance(error, _LOST) and (attempt >= max_repeats or not is_transient(error)):
                     raise_unavailable(error)
             # The longer the more attempts there were, so that competing writers spread out.
             await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - no secret
@@ -278,7 +280,7 @@ class CustomersTable:
                         pause = min(2 * pause, 0.5)
         except TimeoutError as late:
             # A conflict that could not be examined proves nothing: the row may be of this very write.
-            raise_unavailable(late if isinstance(error, ResourceExistsError | ResourceModifiedError) else error)
+            raise_unavailable(late if isinstance(error, _LOST) else error)
 
     async def _read(self, business_id: str, customer_id: str) -> _Row:
         try:
