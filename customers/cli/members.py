@@ -29,7 +29,7 @@ from customers.storage import Connection, NoSuchRow, Operation, etag_of, remove,
 
 _GRAPH = "https://graph.microsoft.com"
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
-_MAX_ATTEMPTS = 10
+_MAX_ATTEMPTS = 20
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
@@ -91,7 +91,7 @@ async def find_user(name: str, credential: AsyncTokenCredential, graph: str) -> 
 _GIVE_ID = "give the object id: az ad user show --id NAME --query id"
 
 
-async def _who(credential: AsyncTokenCredential | None) -> str:
+async def operator(credential: AsyncTokenCredential | None) -> str:
     """Who runs the command: the sign-in name and object id in the token for storage; for Azurite, the local user."""
     if credential is None:
         return f"{getpass.getuser()} (local)"
@@ -178,7 +178,7 @@ async def _run(options: Namespace) -> Exit:
         connection = Connection(settings, credential)
         if options.action == "list":
             return await _list(connection, options.business, changes=options.changes)
-        by = await _who(credential)
+        by = await operator(credential)
         return await _change(connection, await _principal(options, credential), options, by)
 
 
