@@ -42,15 +42,15 @@ async def set_role(
     """
     for _ in range(_MAX_ATTEMPTS):
         found = await connection.get(business_id, principal.row_key)
-        before = str(found.get("role")) if found else None
+        before = None if found is None else str(found.get("role"))
         if before == role:
             return before
         at, operation_id = datetime.now(UTC), str(uuid4())
         operations: list[Operation] = []
         if role is not None:
             row = member_row(business_id, principal, role, by=by, at=at)
-            operations.append(replace(row, etag_of(found.metadata)) if found else ("create", row, {}))
-        elif found:
+            operations.append(("create", row, {}) if found is None else replace(row, etag_of(found.metadata)))
+        elif found is not None:
             operations.append(remove(found, etag_of(found.metadata)))
         change = change_row(business_id, principal, role, by=by, at=at, operation_id=operation_id)
         operations.append(("create", change, {}))

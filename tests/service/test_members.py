@@ -21,6 +21,7 @@ from customers.storage import Connection
 from infra.local.issuer import APPLICATION, USER, Issuer
 from infra.local.run import app_settings, connection_string, make_table
 from tests.conftest import Service, StartService, Storage
+from tests.support.batch import by_id, get
 from tests.support.clock import Clocked
 from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
 from tests.support.index import index_faults
@@ -42,7 +43,21 @@ def directly(client: httpx.Client, method: str, path: str) -> httpx.Response:
     return client.request(method, path, json=BODIES.get(method))
 
 
-WAYS = [directly]
+def in_a_batch(client: httpx.Client, method: str, path: str) -> httpx.Response:
+    """Send a request in a batch, after one of another business."""
+    _, version, url = path.split("/", 2)
+    one: dict[str, Any] = {"id": "one", "method": method, "url": url}
+    if method in BODIES:
+        one |= {"headers": {"Content-Type": "application/json"}, "body": BODIES[method]}
+    before = get("before", f"/solutions/bookingBusinesses/nowhere/customers/{uuid4()}")
+    if version == "beta":
+        before["url"] = f"/bookingBusinesses/nowhere/customers/{uuid4()}"
+    found = by_id(client.post(f"/{version}/$batch", json={"requests": [before, one]}))
+    assert found["before"].status_code == 403
+    return found["one"]
+
+
+WAYS = [directly, in_a_batch]
 """The ways in. Each sends one request to a path of a version, and returns the response to it."""
 
 
