@@ -29,7 +29,7 @@ from customers.storage import Backpressure, Connection, raise_unavailable
 REMEMBERED: Final = {True: 60.0, False: 5.0}
 """In seconds: how long it is remembered that a caller may do something in a business, or may not."""
 
-MAX_REMEMBERED: Final = 5000
+MAX_REMEMBERED: Final = 1000
 """How many of each are remembered; the oldest is dropped first."""
 
 _MAX_LOOKUPS: Final = 100
