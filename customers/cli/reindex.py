@@ -46,16 +46,27 @@ class Report:
         )
 
 
-async def reindex(connection: Connection, *, quiet: bool) -> Report:
-    """Give each customer its index row, remove those that name nobody, and mark the table as indexed."""
+async def reindex(connection: Connection, *, business: str | None = None, quiet: bool) -> Report:
+    """Give each customer its index row, remove those that name nobody, and mark the table as indexed.
+
+    With ``business`` only its rows are looked at, and the table is not marked.
+    """
     table = await connection.table()
+    if business is None:
+        found = table.list_entities(select=_COLUMNS, results_per_page=1000)
+    else:
+        of_business = {"business": business}
+        found = table.query_entities(
+            "PartitionKey eq @business", parameters=of_business, select=_COLUMNS, results_per_page=1000
+        )
     work = _Reindex(connection, Report(await connection.get(MARK["PartitionKey"], MARK["RowKey"]) is not None))
     with Progress("rows", quiet=quiet) as progress:
-        async for page in table.list_entities(select=_COLUMNS, results_per_page=1000).by_page():
+        async for page in found.by_page():
             rows = [row async for row in page if row["PartitionKey"] != MARK["PartitionKey"]]
             await asyncio.gather(*(work.mend(row) for row in rows))
             progress.advance(len(rows))
-    await work.change(put(MARK))
+    if business is None:
+        await work.change(put(MARK))
     return work.report
 
 
