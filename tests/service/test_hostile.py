@@ -277,7 +277,7 @@ def test_no_request_touches_another_business(
             await exchange(port, raw)
             if proxy.passed:
                 path = raw.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1")
-                segments = split_path(path) or []
+                segments = split_path(path)
                 business = segments[segments.index("customers") - 1]
                 # Whether the table is indexed is written in a partition of its own.
                 assert partitions(proxy) - {MARK["PartitionKey"]} == {business}, raw
@@ -287,6 +287,21 @@ def test_no_request_touches_another_business(
     with start_proxy() as proxy, start_service(CUSTOMERS_STORAGE=connection_string(proxy.port)) as service:
         touched = asyncio.run(attack(int(service.base.rpartition(":")[2]), proxy))
     assert touched > 100
+
+
+@pytest.mark.parametrize(
+    "path", ["//", "//healthz", BETA.format("b").replace("/c", "//c"), f"/{BETA.format('b')}", f"{BETA.format('b')}//x"]
+)
+def test_two_slashes_in_a_row_lead_nowhere(client: httpx.Client, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        assert_error(client.request(method, str(client.base_url) + path), 404, "notFound", says="nothing at this path")
+
+
+def test_a_method_is_understood_in_lower_case(client: httpx.Client) -> None:
+    assert client.request("get", "/healthz").status_code == 200
+    response = client.request("brew", BETA.format("b"))
+    assert_error(response, 405, "methodNotAllowed")
+    assert response.headers["Allow"] == "GET, POST"
 
 
 def test_slow_clients_and_1000_connections_do_not_stop_the_others(start_service: StartService, issuer: Issuer) -> None:
