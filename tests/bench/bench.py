@@ -2,7 +2,8 @@
 
 Usage: ``python -m tests.bench.bench``, in the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each
 measurement; STARTS (7) of each app; ROWS (100000) of the full table; a 0 leaves that part out. AGAINST names folders of
-other checkouts of this service, separated by spaces, to be measured too. It makes figures.json and figures.png in
+other checkouts of this service, separated by spaces, to be measured too. FUNCTIONS_HOST=func measures under Azure's own
+host, without the starts. It makes figures.json and figures.png in
 ``.local/bench-results/``.
 """
 
@@ -34,8 +35,9 @@ from infra.local.run import (
     ENVIRONMENT,
     app_settings,
     azurite,
-    command,
     connection_string,
+    host_command,
+    is_core_tools,
     make_table,
     process,
 )
@@ -190,12 +192,12 @@ async def empty_table(storage: str) -> None:
 
 def app_command(name: str, port: int) -> starts.Command:
     """The command of an app: ``service``, a folder of another checkout of it, or a file beside this one."""
-    host = command("infra.local.host", "--port", str(port))
+    host = host_command(port)
     if name == "fastapi_app":
         return starts.Command([sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port)], BENCH)
     if name == "service" or "/" in name:
-        return starts.Command(host, SERVICE if name == "service" else Path(name).resolve())
-    return starts.Command(host, BENCH, {"PYTHON_SCRIPT_FILE_NAME": f"{name}.py"})
+        return starts.Command(host.line, SERVICE if name == "service" else Path(name).resolve(), host.environ)
+    return starts.Command(host.line, BENCH, {**host.environ, "PYTHON_SCRIPT_FILE_NAME": f"{name}.py"})
 
 
 @asynccontextmanager
@@ -308,6 +310,8 @@ async def main(environ: Mapping[str, str]) -> None:
     """Run all parts and report."""
     rounds, seconds = int(environ.get("ROUNDS") or 5), float(environ.get("DURATION") or 2)
     times, rows = int(environ.get("STARTS") or 7), int(environ.get("ROWS") or 100_000)
+    if is_core_tools():
+        times = 0  # its starts are not the app's
     RESULTS.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
