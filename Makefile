@@ -1,11 +1,11 @@
 # The commands of this project; README.md says what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST FUNCTIONS_HOST
 # As it was written: make would expand a $ in it.
 override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-sdk test-func test-infra soak bench smoke backup restore reindex clean python node sdk azmcp bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -28,7 +28,7 @@ lint: python
 	.venv/bin/mypy
 
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" .local/lock/bin/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links
-# Newer versions too: make lock OPTIONS=--upgrade
+# Newer versions too: make lock OPTIONS=--upgrade; and whatever else a command takes.
 OPTIONS :=
 lock: lock-tools
 	$(PIP_COMPILE) $(OPTIONS) -o requirements.txt pyproject.toml
@@ -46,13 +46,27 @@ soak: python node
 test-sdk: sdk
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
+# Azure's own host in place of the local one: Azure Functions Core Tools, from npm.
+test-func: export FUNCTIONS_HOST = func
+test-func: python node
+	.venv/bin/pytest tests/service
+	@$(PYTHON) -m tests.support.soak $(SECONDS)
+
 test-infra: python azmcp
 	.venv/bin/pytest tests/infra/test_types.py
 	@infra/local/setup.sh azure-cli
 	.venv/bin/pytest tests/infra/test_azure_cli.py
 
+COMMAND = CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers
+FILE = .local/customers-$(shell date +%Y-%m-%dT%H%M%S).ndjson.gz
+backup: python
+	@$(COMMAND) backup -o "$(FILE)" $(OPTIONS)
+
+restore: python
+	@$(COMMAND) restore "$(FILE)" $(OPTIONS)
+
 reindex: python
-	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
+	@$(COMMAND) reindex
 
 smoke: python
 	@$(PYTHON) tests/smoke.py

@@ -262,7 +262,7 @@ def test_a_backup_while_the_service_works_gives_a_table_whose_index_is_right(
 ) -> None:
     table, client = served
     histories(client, random.Random(1), 30)
-    fill(table, 1500, business="Large")
+    fill(table, 600, business="Large")
     stop = threading.Event()
 
     def work() -> None:
@@ -301,7 +301,7 @@ def test_a_killed_backup_and_a_killed_restore_are_continued_by_the_same_command(
     make: MakeTable, start_proxy: Callable[[], AbstractContextManager[FaultProxy]], tmp_path: Path
 ) -> None:
     table, target = make(), make()
-    fill(table, 1100)
+    fill(table, 1010)
     path = tmp_path / "b.ndjson.gz"
     with start_proxy() as proxy:
         proxy.always = late(0.2)
@@ -312,17 +312,17 @@ def test_a_killed_backup_and_a_killed_restore_are_continued_by_the_same_command(
         assert unfinished.stat().st_size > 0
         assert f"Continuing {unfinished}" in table.run("backup", "-o", str(path), environ=through)
         assert {row.key: row.columns for row in read(path)} == table.contents()
-        assert check(path).rows == 2200
+        assert check(path).rows == 2020
 
         proxy.passed.clear()
         killed(target.command("restore", str(path), environ=through), lambda: len(proxy.passed) >= 20)
         begun = target.contents()
-        assert 0 < len(begun) < 2200
+        assert 0 < len(begun) < 2020
         assert target.index_faults() == []
         proxy.reset()
         said = target.restore(path, environ=through)
     there = sum(key[1] >= "!" and key[0] == "Contoso" for key in begun)
-    assert f"{1100 - there} rows restored, {there} already there" in said
+    assert f"{1010 - there} rows restored, {there} already there" in said
     assert {key: row for key, row in target.contents().items() if key[0] == "Contoso"} == table.contents()
 
 
@@ -330,7 +330,7 @@ def test_faults_of_storage_neither_lose_nor_alter_anything(
     make: MakeTable, start_proxy: Callable[[], AbstractContextManager[FaultProxy]]
 ) -> None:
     table, target = make(), make()
-    fill(table, 600)
+    fill(table, 300)
     rng = random.Random(5)
     faults = [cut_before, cut_after, status(500), status(503, committed=True), busy(retry_after=1), status(429)]
     with start_proxy() as proxy:
