@@ -76,13 +76,19 @@ async def restore(
     backup = check(path)
     was_empty = await patiently(lambda: _mark_if_empty(connection))
     work = _Restore(connection, overwrite=overwrite)
-    batches = _batches(row for row in read(path) if business in (None, row.key[0]))
-    with Progress("rows", total=None if business else backup.rows, quiet=quiet) as progress:
+    with Progress("rows", total=backup.rows, quiet=quiet) as progress:
+
+        def rows() -> Iterator[Row]:
+            for row in read(path):
+                progress.advance()
+                if business in (None, row.key[0]):
+                    yield row
+
+        batches = _batches(rows())
 
         async def put_back_batches() -> None:
             for batch in batches:  # which all that run share
                 await work.put_back(batch)
-                progress.advance(len(batch))
 
         await asyncio.gather(*(put_back_batches() for _ in range(_AT_ONCE)))
     if was_empty:
