@@ -42,7 +42,7 @@ class Report:
         """One line for a person."""
         return (
             f"{self.customers} customers. Index rows: {self.added} added, {self.corrected} corrected, "
-            f"{self.removed} removed. {self.unreadable} customers without an address. The table is indexed."
+            f"{self.removed} removed. {self.unreadable} customers without an address."
         )
 
 
@@ -121,7 +121,7 @@ class _Reindex:
 async def _run(options: Namespace) -> Exit:
     async with table_connection(os.environ) as connection:
         report = await reindex(connection, quiet=options.quiet)
-    print(report)
+    print(report, "The table is indexed.")
     return Exit.SOME_WRONG if report.was_indexed and report.wrong else Exit.DONE
 
 
