@@ -21,8 +21,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 from uuid import uuid4
 
-from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
-from azure.data.tables import TableEntity
+from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
+from azure.data.tables import TableEntity, TableErrorCode
 
 from customers.cli.backup import business_option, check_business
 from customers.cli.backup_file import Columns, Row, check, read, ticks, timestamp_of, to_columns, to_entity
@@ -187,14 +187,24 @@ class _Restore:
         keys = {row.key for row in batch}
         (partition_key, first), (_, last) = batch[0].key, batch[-1].key
         if len(batch) == 1 or len(quote(partition_key + first + last)) > _URL_BYTES:
-            one_by_one = [await self._connection.get(*key) for key in keys]
-            return {(row["PartitionKey"], row["RowKey"]): row for row in one_by_one if row is not None}
+            one_by_one = {key: await self._get(*key) for key in keys}
+            return {key: row for key, row in one_by_one.items() if row is not None}
         table = await self._connection.table()
         between = table.query_entities(
             "PartitionKey eq @partition and RowKey ge @first and RowKey le @last",
             parameters={"partition": partition_key, "first": first, "last": last},
         )
         return {key: row async for row in between if (key := (row["PartitionKey"], row["RowKey"])) in keys}
+
+    async def _get(self, partition_key: str, row_key: str) -> TableEntity | None:
+        # With the storage client, which has the timestamp, too.
+        table = await self._connection.table()
+        try:
+            return await table.get_entity(partition_key, row_key)
+        except ResourceNotFoundError as error:
+            if getattr(error, "error_code", None) == TableErrorCode.TABLE_NOT_FOUND:
+                raise
+            return None
 
     def _plan(self, row: Row, found: TableEntity | None, *, old_is_indexed: bool) -> _Plan:
         columns = row.columns
