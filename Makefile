@@ -1,12 +1,12 @@
 # The commands of this project; README.md says what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN BUSINESS ROUNDS DURATION STARTS ROWS AGAINST
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN BUSINESS ROUNDS DURATION STARTS ROWS AGAINST FUNCTIONS_HOST
 # As it was written: make would expand a $ in it.
 override CLAIMS := $(value CLAIMS)
 override ARGS := $(value ARGS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra snapshots soak bench smoke reindex members package clean python node sdk bench-packages
+.PHONY: run services token check test lock test-sdk test-func test-infra snapshots soak bench smoke backup restore reindex members package clean python node sdk bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -29,7 +29,7 @@ lint: python
 	.venv/bin/mypy
 
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" .local/lock/bin/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links
-# Newer versions too: make lock OPTIONS=--upgrade
+# Newer versions too: make lock OPTIONS=--upgrade; and whatever else a command takes.
 OPTIONS :=
 lock: lock-tools
 	$(PIP_COMPILE) $(OPTIONS) -o requirements.txt pyproject.toml
@@ -46,6 +46,12 @@ soak: python node
 test-sdk: sdk
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
+# Azure's own host in place of the local one: Azure Functions Core Tools, from npm.
+test-func: export FUNCTIONS_HOST = func
+test-func: python node
+	.venv/bin/pytest tests/service
+	@$(PYTHON) -m tests.support.soak $(SECONDS)
+
 test-infra: python
 	@infra/local/setup.sh kusto
 	.venv/bin/pytest tests/infra/test_bicep.py tests/infra/test_queries.py
@@ -55,11 +61,19 @@ test-infra: python
 snapshots: python
 	@$(PYTHON) -m tests.support.bicep
 
+COMMAND = CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers
+FILE = .local/customers-$(shell date +%Y-%m-%dT%H%M%S).ndjson.gz
+backup: python
+	@$(COMMAND) backup -o "$(FILE)" $(OPTIONS)
+
+restore: python
+	@$(COMMAND) restore "$(FILE)" $(OPTIONS)
+
 reindex: python
-	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
+	@$(COMMAND) reindex
 
 members: python
-	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers members $(ARGS)
+	@$(COMMAND) members $(ARGS)
 
 package:
 	@infra/package.sh

@@ -126,6 +126,14 @@ def _first_columns(row: Mapping[str, Any], etag: str) -> dict[str, Any]:
     return {_FIRST_ETAG: etag, **{first: row[column] for column, first in _FIRST.items() if column in row}}
 
 
+def restored_row(row: Mapping[str, Any], etag: str) -> dict[str, Any]:
+    """The row to put back in place of one that had this ETag: storage gives it another one, as an update does.
+
+    A repeat of its add still gets the same response as the add.
+    """
+    return {**row, **_first_columns(row, etag)}
+
+
 def as_first_returned(row: Mapping[str, Any], etag: str) -> Stored:
     """The customer as the response to its add had it, before any updates."""
     if _FIRST_ETAG not in row:

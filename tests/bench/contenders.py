@@ -29,8 +29,8 @@ from infra.local.run import (
     ENVIRONMENT,
     app_settings,
     azurite,
-    command,
     connection_string,
+    host_command,
     make_table,
     process,
 )
@@ -232,12 +232,12 @@ def app_command(name: str, port: int) -> starts.Command:
     """The command of an app: the service or its package, a folder of another checkout, or a file beside this one."""
     if name in {PACKAGE, OWN_SOURCES}:
         return packaged(name, port)
-    host = command("infra.local.host", "--port", str(port))
+    host = host_command(port)
     if name == "fastapi_app":
         return starts.Command([sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port)], BENCH)
     if name == "service" or "/" in name:
-        return starts.Command(host, SERVICE if name == "service" else Path(name).resolve())
-    return starts.Command(host, BENCH, {"PYTHON_SCRIPT_FILE_NAME": f"{name}.py"})
+        return starts.Command(host.line, SERVICE if name == "service" else Path(name).resolve(), host.environ)
+    return starts.Command(host.line, BENCH, {**host.environ, "PYTHON_SCRIPT_FILE_NAME": f"{name}.py"})
 
 
 def packaged(name: str, port: int) -> starts.Command:
@@ -251,7 +251,7 @@ def packaged(name: str, port: int) -> starts.Command:
             shutil.rmtree(own / "__pycache__")
     path = os.pathsep.join([str(folder / package.PACKAGES), ENVIRONMENT["PYTHONPATH"]])
     settings = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    return starts.Command(command("infra.local.host", "--port", str(port)), folder, settings)
+    return starts.Command(host_command(port).line, folder, settings)
 
 
 @asynccontextmanager

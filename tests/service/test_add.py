@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
@@ -244,12 +243,15 @@ def test_an_unknown_path_is_a_404_in_graphs_form(anonymous: httpx.Client, path: 
     assert_error(anonymous.post(path, json=DOCUMENTED), 404, "notFound")
 
 
-@pytest.mark.parametrize(
-    "business", ["%20x", "x%20", "a%2Fb", "a%5Cb", "a%23b", "a%3Fb", "a%25b", "a%00b", "x" * 256, "%FF"]
-)
+@pytest.mark.parametrize("business", ["%20x", "x%20", "a%2Fb", "a%5Cb", "a%23b", "a%3Fb", "a%25b", "x" * 256, "%FF"])
 def test_a_bad_business_id_is_refused(client: httpx.Client, business: str) -> None:
     response = client.post(f"/beta/bookingBusinesses/{business}/customers", json=DOCUMENTED)
     assert_error(response, 400, "badRequest", target="businessId")
+
+
+def test_a_zero_byte_in_a_path_is_refused_by_the_web_server_itself(client: httpx.Client) -> None:
+    response = client.post(BETA.format("a%00b"), json=DOCUMENTED)
+    assert (response.status_code, response.content) == (400, b"")
 
 
 @pytest.mark.parametrize(
@@ -356,12 +358,7 @@ def test_500_adds_at_once_are_500_customers(service: Service, table: TableClient
 
 def log_lines(service: Service, response: httpx.Response) -> list[str]:
     """What the log has of a request; the line may come a little after the response."""
-    for _ in range(50):
-        lines = [line for line in service.log.read_text().splitlines() if response.headers["request-id"] in line]
-        if lines:
-            return lines
-        time.sleep(0.1)
-    return []
+    return service.lines(response.headers["request-id"])
 
 
 def test_each_request_logs_one_line_without_customer_data(
@@ -442,5 +439,5 @@ def test_the_log_has_no_invalid_ids(service: Service, anonymous: httpx.Client, c
 
 
 def test_a_business_id_cannot_forge_a_log_line(service: Service, client: httpx.Client) -> None:
-    client.post(BETA.format('x%0A{"forged":1}'), json=DOCUMENTED)
+    assert log_lines(service, client.post(BETA.format('x%0A{"forged":1}'), json=DOCUMENTED))
     assert not any(line.startswith('{"forged"') for line in Path(service.log).read_text().splitlines())

@@ -228,6 +228,7 @@ def test_a_token_is_never_shown(service: Service, anonymous: httpx.Client, issue
     token = issuer.token({"aud": "api://another"})
     response = add(anonymous, f"Bearer {token}")
     signature = token.split(".")[2]
+    assert service.lines(response.headers["request-id"])
     assert signature not in response.text + str(response.headers) + service.log.read_text()
 
 

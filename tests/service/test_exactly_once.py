@@ -1,7 +1,9 @@
 """Whatever fails, every acknowledged customer is stored exactly once, and no other."""
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -119,7 +121,7 @@ def test_the_host_is_killed_in_the_middle_of_32_writers(
             second = functions_host(port, settings, output=log)
 
             async def kill_and_restart() -> None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # its worker too, if it has one
                 await process.wait()
                 await first.__aexit__(None, None, None)
                 await second.__aenter__()

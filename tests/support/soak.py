@@ -4,7 +4,8 @@ What must hold: at the end, the table contains exactly the customers that were a
 as it was sent. Of the deletes of one customer whose write storage got once and answered, at most one is a success. The
 clients act for a user who is a member of their businesses; another user, who is not, gets nowhere whatever fails.
 
-Usage: ``python -m tests.support.soak [SECONDS]`` runs it against a service of its own (60 seconds) and prints a report.
+Usage: ``python -m tests.support.soak [SECONDS]`` runs it against a service of its own (60 seconds) and prints a report;
+with FUNCTIONS_HOST=func under Azure's own host.
 """
 
 import asyncio
@@ -37,6 +38,7 @@ from infra.local.run import app_settings, azurite, connection_string, functions_
 from tests.support.graph import BETA
 from tests.support.index import faults_among
 from tests.support.members import DELEGATED, add_members
+from tests.support.processes import app_process, memory
 from tests.support.proxy import (
     Fault,
     FaultProxy,
@@ -348,14 +350,6 @@ def assert_invariants(figures: Figures) -> None:
     assert figures.strangers.keys() <= {"403", "429", "503"}, report
 
 
-def peak_memory(pid: int) -> int:
-    """The most memory that a process has had, in MiB (proc(5), VmHWM)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) // 1024
-    return 0
-
-
 @asynccontextmanager
 async def faulty_service(folder: Path) -> AsyncGenerator[tuple[str, Issuer, FaultProxy, str, int]]:
     """A whole service behind a proxy: its base URL, the issuer, the proxy, the storage behind it, and its process."""
@@ -373,7 +367,7 @@ async def faulty_service(folder: Path) -> AsyncGenerator[tuple[str, Issuer, Faul
         settings = app_settings(storage=connection_string(proxy.port), metadata_url=metadata_url) | SHORT_TIMEOUTS
         log = stack.enter_context((folder / "service.log").open("w"))
         process = await stack.enter_async_context(functions_host(port, settings, output=log))
-        yield f"http://127.0.0.1:{port}", issuer, proxy, storage, process.pid
+        yield f"http://127.0.0.1:{port}", issuer, proxy, storage, app_process(process.pid)
 
 
 async def soak(seconds: float) -> Figures:
@@ -397,7 +391,7 @@ async def soak(seconds: float) -> Figures:
             intruding.cancel()
             await asyncio.sleep(3)  # for late commits
             await check_invariants(storage, figures)
-            print(*figures.lines(), f"peak memory of the service {peak_memory(pid)} MiB", sep="\n")
+            print(*figures.lines(), f"peak memory of the service {memory(pid, peak=True)} MiB", sep="\n")
     return figures
 
 
