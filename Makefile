@@ -5,12 +5,12 @@ override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-docs test-sdk test-infra screenshot viewer soak bench smoke reindex clean python node docs sdk azmcp bench-packages
 
-run: python node
+run: python node viewer
 	@$(PYTHON) -m infra.local.run
 
-services: python node
+services: python node viewer
 	@$(PYTHON) -m infra.local.run --services
 
 token: python
@@ -19,8 +19,9 @@ token: python
 check: lint
 	.venv/bin/pytest tests/unit
 
-test: lint node
+test: lint node docs
 	.venv/bin/pytest
+	.local/docs/bin/python -m pytest tests/docs
 
 lint: python
 	.venv/bin/ruff check
@@ -33,6 +34,7 @@ OPTIONS :=
 lock: lock-tools
 	$(PIP_COMPILE) $(OPTIONS) -o requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra test -c requirements.txt -o tests/requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra test --extra docs -c tests/requirements.txt -o tests/docs/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra test --extra sdk -c tests/requirements.txt -o tests/sdk/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra test --extra bench -c tests/requirements.txt -o tests/bench/requirements.txt pyproject.toml
 	echo msmcp-azure | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/requirements.txt -
@@ -41,6 +43,15 @@ lock: lock-tools
 SECONDS := 60
 soak: python node
 	@$(PYTHON) -m tests.support.soak $(SECONDS)
+
+test-docs: docs
+	.local/docs/bin/python -m pytest tests/docs
+
+screenshot: docs
+	.local/docs/bin/python -m tests.docs.screenshot
+
+viewer:
+	@infra/local/setup.sh viewer
 
 # The SDKs raise deprecation warnings of their own and leave connections open.
 test-sdk: sdk
@@ -62,7 +73,8 @@ bench: bench-packages node
 
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
-	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules tests/sdk/node_modules
+	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache customers/docs/viewer
+	rm -rf infra/local/node_modules infra/viewer/node_modules tests/docs/node_modules tests/sdk/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock-tools:
@@ -70,6 +82,9 @@ lock-tools:
 
 python:
 	@infra/local/setup.sh python
+
+docs:
+	@infra/local/setup.sh docs
 
 sdk:
 	@infra/local/setup.sh sdk

@@ -71,6 +71,10 @@ class Api:
     async def _perform(self, request: Request, route: Route) -> func.HttpResponse:
         """Check all that the table of routes demands, then run the operation."""
         if not route.operations:
+            if request.is_for_home and self._settings.docs:
+                from customers.docs import page  # noqa: PLC0415 - no part of a cold start
+
+                return page.home(request)
             raise NotFound(
                 f"There is nothing at this path. Customers are of the type {TYPE_NAME}, "
                 f"at /{Surface.V1_SOLUTIONS.template} and its equivalents."

@@ -96,12 +96,39 @@ def _customers(surface: Surface) -> tuple[Route, ...]:
     )
 
 
+# What describes the service is imported when somebody asks for it: it is no part of a cold start.
+
+
+async def _description(operations: Operations, request: Request) -> func.HttpResponse:
+    """Describe the service to a machine, in OpenAPI 3.1."""
+    from customers.docs import page  # noqa: PLC0415
+
+    return page.description(request, operations.settings, ROUTES)
+
+
+async def _page(operations: Operations, request: Request) -> func.HttpResponse:
+    """Show a page to read about the service, and to try it."""
+    from customers.docs import page  # noqa: PLC0415
+
+    return page.page(request, operations.settings)
+
+
+async def _file(operations: Operations, request: Request) -> func.HttpResponse:
+    """Get a file of the page."""
+    from customers.docs import page  # noqa: PLC0415
+
+    return page.file(request, operations.settings)
+
+
 # The host tries functions by name, A to Z, and takes the first whose route matches. So does match().
 ROUTES: tuple[Route, ...] = tuple(
     sorted(
         (
             *(route for surface in Surface for route in _customers(surface)),
+            Route("docs", "docs", {"GET": Operation(_page, None, None)}),
+            Route("docs_file", "docs/{file}", {"GET": Operation(_file, None, None)}),
             Route("healthz", "healthz", {"GET": Operation(Operations.health, None, None)}),
+            Route("openapi", "openapi.json", {"GET": Operation(_description, None, None)}),
             Route("zz_not_found", "{*path}", {}),
         ),
         key=lambda route: route.name,

@@ -18,8 +18,13 @@ from infra.local.run import app_settings, azurite, connection_string, functions_
 from tests.support.proxy import FaultProxy
 
 # Azure's type tables and the Azure CLI take a minute, and are used where they are asked for by name (make test-infra);
-# the Graph SDKs are not in the everyday environment.
-collect_ignore = ["infra/test_types.py", "infra/test_azure_cli.py", *([] if find_spec("msgraph") else ["sdk"])]
+# the Graph SDKs, and the tools for the description and the page, are not in the everyday environment.
+_ELSEWHERE = {"sdk": "msgraph", "docs": "schemathesis"}
+collect_ignore = [
+    "infra/test_types.py",
+    "infra/test_azure_cli.py",
+    *(folder for folder, package in _ELSEWHERE.items() if not find_spec(package)),
+]
 
 
 class Service(NamedTuple):
