@@ -33,10 +33,10 @@ PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" .local/lock/bin/pip-compile -q 
 OPTIONS :=
 lock: lock-tools
 	$(PIP_COMPILE) $(OPTIONS) -o requirements.txt pyproject.toml
-	$(PIP_COMPILE) $(OPTIONS) --extra test -c requirements.txt -o tests/requirements.txt pyproject.toml
-	$(PIP_COMPILE) $(OPTIONS) --extra test --extra docs -c tests/requirements.txt -o tests/docs/requirements.txt pyproject.toml
-	$(PIP_COMPILE) $(OPTIONS) --extra test --extra sdk -c tests/requirements.txt -o tests/sdk/requirements.txt pyproject.toml
-	$(PIP_COMPILE) $(OPTIONS) --extra test --extra bench -c tests/requirements.txt -o tests/bench/requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test -c requirements.txt -o tests/requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra docs -c tests/requirements.txt -o tests/docs/requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra sdk -c tests/requirements.txt -o tests/sdk/requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra bench -c tests/requirements.txt -o tests/bench/requirements.txt pyproject.toml
 	echo msmcp-azure | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/requirements.txt -
 	echo azure-cli | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/azure-cli.txt -
 

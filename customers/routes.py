@@ -120,11 +120,17 @@ async def _file(operations: Operations, request: Request) -> func.HttpResponse:
     return page.file(request, operations.settings)
 
 
+batch = Operation(Operations.batch, Permission.BATCH)
+
 # The host tries functions by name, A to Z, and takes the first whose route matches. So does match().
 ROUTES: tuple[Route, ...] = tuple(
     sorted(
         (
             *(route for surface in Surface for route in _customers(surface)),
+            *(
+                Route(f"{version.replace('.', '_')}_batch", f"{version}/$batch", {"POST": batch})
+                for version in dict.fromkeys(surface.version for surface in Surface)
+            ),
             Route("docs", "docs", {"GET": Operation(_page, None, None)}),
             Route("docs_file", "docs/{file}", {"GET": Operation(_file, None, None)}),
             Route("healthz", "healthz", {"GET": Operation(Operations.health, None, None)}),
@@ -142,6 +148,7 @@ _COLLECTION = Surface.V1_SOLUTIONS.template.rpartition("/")[2]
 _KEYED = frozenset(
     name.lower()
     for route in ROUTES
+    if route.surface
     for name, following in pairwise(route.template.split("/"))
     if following.startswith("{")
 )

@@ -5,20 +5,21 @@ its customer went away meanwhile. What the service writes at the same time is ri
 """
 
 import asyncio
-import sys
-import time
+import os
+from argparse import Namespace
 from dataclasses import dataclass
 from uuid import uuid4
 
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
 from azure.data.tables import TableEntity
 
+from customers.cli.command import Command, Exit, table_connection
+from customers.cli.progress import Progress
 from customers.email_index import CUSTOMER_ID, INDEXED, MARK, index_row_of, is_index_row
 from customers.storage import Connection, NoSuchRow, Operation, etag_of, put, remove, replace
 
 _AT_ONCE = 20
 _COLUMNS = ["PartitionKey", "RowKey", INDEXED, CUSTOMER_ID]
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 @dataclass
@@ -45,15 +46,15 @@ class Report:
         )
 
 
-async def reindex(connection: Connection, *, show_progress: bool) -> Report:
+async def reindex(connection: Connection, *, quiet: bool) -> Report:
     """Give each customer its index row, remove those that name nobody, and mark the table as indexed."""
     table = await connection.table()
     work = _Reindex(connection, Report(await connection.get(MARK["PartitionKey"], MARK["RowKey"]) is not None))
-    progress = _Progress(show=show_progress)
-    async for page in table.list_entities(select=_COLUMNS, results_per_page=1000).by_page():
-        rows = [row async for row in page if row["PartitionKey"] != MARK["PartitionKey"]]
-        await asyncio.gather(*(work.mend(row) for row in rows))
-        progress.tell(work.report.customers)
+    with Progress("rows", quiet=quiet) as progress:
+        async for page in table.list_entities(select=_COLUMNS, results_per_page=1000).by_page():
+            rows = [row async for row in page if row["PartitionKey"] != MARK["PartitionKey"]]
+            await asyncio.gather(*(work.mend(row) for row in rows))
+            progress.advance(len(rows))
     await work.change(put(MARK))
     return work.report
 
@@ -106,17 +107,24 @@ class _Reindex:
                 await self.change(remove(right, etag_of(added.metadata)))
 
 
-class _Progress:
-    """A line every few seconds, or one that is written over on a terminal. How many rows there are is not known."""
+async def _run(options: Namespace) -> Exit:
+    async with table_connection(os.environ) as connection:
+        report = await reindex(connection, quiet=options.quiet)
+    print(report)
+    return Exit.SOME_WRONG if report.was_indexed and report.wrong else Exit.DONE
 
-    def __init__(self, *, show: bool) -> None:
-        self._show = show
-        self._started = self._told = time.monotonic()
 
-    def tell(self, customers: int) -> None:
-        now = time.monotonic()
-        terminal = sys.stderr.isatty()
-        if self._show and (terminal or now - self._told >= _SECONDS_BETWEEN_LINES):
-            self._told = now
-            rate = customers / max(now - self._started, 0.001)
-            print(f"{customers} customers, {rate:.0f} a second", end="\r" if terminal else "\n", file=sys.stderr)
+REINDEX = Command(
+    name="reindex",
+    summary="complete and repair the index of e-mail addresses",
+    description="""\
+Give every customer its row in the index of e-mail addresses, and remove rows that name nobody. Lookups by address use
+the index from then on. It is safe while the service works, if every instance of it knows the index (0.3.0 or newer),
+and safe to run again: then it says whether anything was wrong.
+
+The table is that of the app's own settings, from the environment, accessed with your Microsoft Entra sign-in.
+""",
+    example="CUSTOMERS_STORAGE__tableServiceUri=https://contoso.table.core.windows.net python -m customers reindex",
+    add_arguments=lambda _: None,
+    run=_run,
+)

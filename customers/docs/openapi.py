@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 from pydantic_core import core_schema, from_json, to_json
 
-from customers import response
+from customers import batch, response
 from customers.auth import Caller, Permission
 from customers.docs import EXAMPLE, EXAMPLE_BUSINESS
 from customers.errors import (
@@ -23,6 +23,7 @@ from customers.errors import (
     BadRequest,
     Conflict,
     ContentTooLarge,
+    FailedDependency,
     GraphError,
     InternalServerError,
     MethodNotAllowed,
@@ -63,11 +64,11 @@ class Response(NamedTuple):
 class Described(NamedTuple):
     """What the table of routes does not say of an operation.
 
-    ``errors`` are those that do not follow from its permission, parameters and body.
+    ``body`` is the name of its schema. ``errors`` are those that do not follow from permission, parameters and body.
     """
 
     responses: Sequence[Response]
-    body: type[NewCustomer | CustomerUpdate] | None = None
+    body: str | None = None
     headers: Sequence[str] = ()
     errors: Sequence[type[GraphError]] = ()
 
@@ -88,7 +89,7 @@ _ADD = Described(
         ),
         _MINIMAL._replace(headers=(*_MINIMAL.headers, "Repeatability-Result")),
     ),
-    body=NewCustomer,
+    body="NewCustomer",
     headers=("Prefer", "Repeatability-Request-ID", "Repeatability-First-Sent", "Repeatability-Client-ID"),
     errors=(Conflict, PreconditionFailed),
 )
@@ -109,12 +110,16 @@ OPERATIONS: Mapping[str, Described] = {
     ),
     "update": Described(
         (Response(200, "The customer was changed.", _WRITTEN, _component("BookingCustomer")), _MINIMAL),
-        body=CustomerUpdate,
+        body="CustomerUpdate",
         headers=("If-Match", "Prefer"),
         errors=(NotFound, PreconditionFailed),
     ),
     "delete": Described(
         (Response(204, "The customer was deleted."),), headers=("If-Match",), errors=(NotFound, PreconditionFailed)
+    ),
+    "batch": Described(
+        (Response(200, "The responses to the requests, in any order.", schema=_component("BatchResponse")),),
+        body="BatchRequest",
     ),
     "health": Described(
         (Response(200, "The settings are valid, and storage responds.", schema=_component("Health")),),
@@ -144,6 +149,7 @@ OPERATIONS: Mapping[str, Described] = {
 }
 """By the name of the operation's handler."""
 
+_ANNOTATION = "An annotation, which is ignored."
 _STRING: Schema = {"type": "string"}
 _GUID: Schema = {"type": "string", "format": "uuid"}
 
@@ -232,7 +238,7 @@ class _Schemas(GenerateJsonSchema):
         made["description"] = re.sub("``", "`", made.get("description", ""))
         if self.mode == "validation":
             model = schema["cls"]
-            made["patternProperties"] = {"@": {"description": "An annotation, which is ignored."}}
+            made["patternProperties"] = {"@": {"description": _ANNOTATION}}
             made["maxProperties"] = MAX_NAMES
             for name in getattr(model, "absent_if_null", ()):
                 made["properties"][name] = {"anyOf": [made["properties"][name], {"type": "null"}]}
@@ -292,7 +298,7 @@ def _operation(route: "Route", operation: "Operation", settings: "Settings") -> 
     described = OPERATIONS[name]
     summary = (operation.handler.__doc__ or "").partition("\n")[0].strip()
     made: Schema = {
-        "operationId": to_camel(f"{route.surface.name.lower()}_{name}" if route.surface else name),
+        "operationId": to_camel(f"{route.surface.name.lower()}_{name}" if route.surface else route.name),
         "tags": [_tag(route.surface) if route.surface else SERVICE],
         "summary": summary.removesuffix("."),
         "parameters": [
@@ -304,12 +310,15 @@ def _operation(route: "Route", operation: "Operation", settings: "Settings") -> 
         "security": [],
     }
     if operation.permission is not None:
-        made["description"] = "Permissions, any one of: " + ", ".join(f"`{one}`" for one in operation.permission.value)
+        permissions = ", ".join(f"`{one}`" for one in operation.permission.value)
+        made["description"] = (
+            f"Permissions, any one of: {permissions}" if permissions else "Each request needs its own."
+        )
         made["security"] = _security(settings)
     if described.body is not None:
         made["requestBody"] = {
             "required": True,
-            "content": {JSON: {"schema": _component(described.body.__name__), "example": _SENT[described.body]}},
+            "content": {JSON: {"schema": _component(described.body), "example": _SENT[described.body]}},
         }
     responses = made["responses"]
     for one in described.responses:
@@ -429,6 +438,30 @@ def _schemas(settings: "Settings") -> Schema:
         "required": ["@odata.context", "value"],
         "additionalProperties": False,
     }
+    schemas["BatchRequest"] = _annotated(
+        {"requests": {"type": "array", "minItems": 1, "maxItems": batch.MAX_REQUESTS, "items": _component("Request")}}
+    )
+    schemas["Request"] = _annotated(
+        {
+            "id": {"type": "string", "minLength": 1, "maxLength": batch.MAX_ID, "description": "In any case, once."},
+            "method": {"type": "string", "pattern": f"^{batch.METHOD.pattern}$"},
+            "url": {"type": "string", "minLength": 1, "description": "Relative to the version: `/solutions/…`"},
+            "headers": {"type": ["object", "null"], "additionalProperties": _STRING},
+            "body": {"description": "What the request has as its body alone; JSON."},
+            "dependsOn": {"type": ["array", "null"], "items": _STRING, "description": "Ids of other requests."},
+        },
+        optional=("headers", "body", "dependsOn"),
+    )
+    schemas["BatchResponse"] = _object({"responses": {"type": "array", "items": _component("Response")}})
+    schemas["Response"] = _object(
+        {
+            "id": {"type": "string", "description": "The id of the request."},
+            "status": {"type": "integer"},
+            "headers": {"type": "object", "additionalProperties": _STRING},
+            "body": {"description": "The body, if the response has one; JSON."},
+        },
+        optional=("body",),
+    )
     schemas["Health"] = _object({"status": {"const": "healthy"}})
     schemas["ErrorResponse"] = _object(
         {
@@ -455,9 +488,15 @@ def _schemas(settings: "Settings") -> Schema:
     return schemas
 
 
-def _object(properties: Schema) -> Schema:
-    """An object that has all of these properties and no other."""
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+def _object(properties: Schema, *, optional: Sequence[str] = ()) -> Schema:
+    """An object with these properties, of which only some are optional, and no other."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _annotated(properties: Schema, *, optional: Sequence[str] = ()) -> Schema:
+    """The same, in which annotations are ignored."""
+    return {**_object(properties, optional=optional), "patternProperties": {"@": {"description": _ANNOTATION}}}
 
 
 def _security(settings: "Settings") -> list[Schema]:
@@ -505,7 +544,18 @@ _CUSTOMER_ID = "01a2091a-f7b6-7dcb-a034-cd4c355928a7"
 _AT = datetime(2026, 11, 23, 15, 51, 32, 22_000, UTC)
 _ETAG = "W/\"datetime'2026-11-23T15%3A51%3A32.0246994Z'\""
 _UPDATE = {"displayName": "Ada Lovelace", "phones": [{"type": "mobile", "number": "+44 20 7946 0000"}]}
-_SENT: Mapping[type[NewCustomer | CustomerUpdate], Schema] = {NewCustomer: EXAMPLE, CustomerUpdate: _UPDATE}
+_BATCH = {
+    "requests": [
+        {
+            "id": "ada",
+            "method": "POST",
+            "url": f"/solutions/bookingBusinesses/{EXAMPLE_BUSINESS}/customers",
+            "headers": {"Content-Type": JSON},
+            "body": EXAMPLE,
+        }
+    ]
+}
+_SENT: Mapping[str, Schema] = {"NewCustomer": EXAMPLE, "CustomerUpdate": _UPDATE, "BatchRequest": _BATCH}
 
 
 def _request(surface: Surface = Surface.BETA, *, media_type: str = JSON, body: bytes = b"") -> Request:
@@ -539,6 +589,10 @@ def _example(route: "Route", name: str, status: int) -> Any:
             made = response.page(request, [_stored(EXAMPLE)], count=None, next_page=None)
         case "count", 200:
             made = response.count(request, 1)
+        case "batch", 200:
+            surface = Surface.V1_SOLUTIONS if route.template.startswith("v1") else Surface.BETA_SOLUTIONS
+            member = response.written(_request(surface), _stored(EXAMPLE), status=201)
+            made = response.batch(request, batch.write({"ada": member}))
         case "health", 200:
             made = response.healthy(request)
         case _:
@@ -563,6 +617,7 @@ _PROBLEMS: Mapping[type[GraphError], GraphError] = {
     MethodNotAllowed: MethodNotAllowed("PUT", ["GET", "POST"]),
     Conflict: Conflict("The business already has a customer with this id."),
     PreconditionFailed: PreconditionFailed("The customer has changed. Get it again and retry with its new ETag."),
+    FailedDependency: FailedDependency("Not done, because the request 'ada' failed."),
     ContentTooLarge: _problem(lambda: _request(body=bytes(1_048_577)).json_body(1_048_576)),
     UnsupportedMediaType: _problem(lambda: _request(media_type="text/plain").json_body(0)),
     TooManyRequests: TooManyRequests(

@@ -19,9 +19,10 @@ from customers.keys import is_key
 from infra.local.issuer import Issuer
 from infra.local.run import connection_string, make_table
 from tests.conftest import StartService, Storage, rows
-from tests.support.graph import BETA, assert_customer, assert_error
+from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
 from tests.support.index import index_faults
 from tests.support.proxy import FaultProxy, late, nothing_yet
+from tests.support.reads import QUERIES, Reads, fill, row_keys
 
 
 def add(client: httpx.Client, business: str, own: str, address: str) -> dict[str, Any]:
@@ -168,6 +169,30 @@ def test_customers_from_before_the_index_are_found_changed_deleted_and_indexed(
         assert index_faults(old_table, business) == []
 
 
+def test_a_table_whose_first_requests_are_adds_is_marked_while_one_page_shows_it_to_be_complete(
+    start_service: StartService, issuer: Issuer, old_table: TableClient
+) -> None:
+    def is_marked_by_a_start() -> bool:
+        with start_service(CUSTOMERS_TABLE=old_table.table_name):  # whose health check looks for the mark
+            return MARK in [{name: row[name] for name in MARK} for row in old_table.list_entities()]
+
+    business, headers = str(uuid4()), {"Authorization": f"Bearer {issuer.token()}"}
+    with (
+        start_service(CUSTOMERS_TABLE=old_table.table_name) as service,
+        httpx.Client(base_url=service.base, headers=headers) as client,
+    ):
+        for own in "abc":
+            add(client, business, own, f"{own}@x")
+    old_table.delete_entity(MARK)
+    assert is_marked_by_a_start()
+    old_table.delete_entity(MARK)
+    old_table.delete_entity(index_row(business, "b", "b@x"))
+    assert not is_marked_by_a_start()
+    old_table.create_entity(index_row(business, "b", "b@x"))
+    fill(old_table, old_table.get_entity(business, "a"), range(500))
+    assert not is_marked_by_a_start()
+
+
 def test_reindex_repairs_and_tells_of_what_was_wrong(
     start_service: StartService, issuer: Issuer, storage: Storage, old_table: TableClient
 ) -> None:
@@ -198,6 +223,49 @@ def test_reindex_says_what_is_missing_or_unreachable(storage: Storage) -> None:
         assert ended.returncode == code, ended.stderr
         assert says in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_what_storage_is_asked_does_not_grow_with_the_business(
+    start_service: StartService,
+    start_proxy: Callable[[], AbstractContextManager[FaultProxy]],
+    issuer: Issuer,
+    old_table: TableClient,
+) -> None:
+    business, headers = str(uuid4()), {"Authorization": f"Bearer {issuer.token()}"}
+    with (
+        start_proxy() as proxy,
+        start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), CUSTOMERS_TABLE=old_table.table_name) as service,
+        httpx.Client(base_url=service.base + BETA.format(business), headers=headers, timeout=60) as client,
+    ):
+        client.get("?$filter=emailAddress eq 'x'")  # finds the table empty, and marks it
+        asked: dict[str, Any] = {}
+        size = 0
+        for fill_to in (100, 1_000, 10_000):
+            reads = proxy.always = Reads()
+            template = assert_customer(client.post("", json={**DOCUMENTED, "id": f"last-{fill_to}"}))
+            assert [(one.kind, one.entities) for one in reads.asked] == [("transaction", 2)]
+            (row,) = (row for row in rows(old_table, business) if row["RowKey"] == template["id"])
+            fill(old_table, row, range(size, fill_to))
+            size = fill_to
+            keys = row_keys(old_table, business)
+            for name, query in QUERIES.items():
+                reads.asked.clear()
+                assert client.get(query).status_code == 200
+                asked[name] = [(one.kind, one.rows(keys)) for one in reads.asked]
+            everyone = len(keys) // 2
+            counted = sum(number for _, number in asked.pop("$count"))
+            page, *counting = asked.pop("page with $count")
+            assert counted == sum(number for _, number in counting) == everyone
+            assert page == ("query", 50)
+            assert asked == {
+                "get": [("get", 1)],
+                "emailAddress eq": [("query", 1), ("get", 1)],
+                "tolower(emailAddress) eq": [("query", 1), ("query", 1)],
+                "nobody's address": [("query", 0)],
+                "page": [("query", 50)],
+                "range of ids": [("query", 20)],
+                "any other filter": [("query", everyone)],
+            }
 
 
 @pytest.fixture(scope="module")

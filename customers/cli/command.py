@@ -1,0 +1,62 @@
+"""What the commands share: how one is described, its exit codes, and the table that it works on."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from customers.settings import TableSettings
+from customers.storage import Connection
+
+
+class Exit(IntEnum):
+    """The exit codes. After any of them, the same command again goes on where it stopped, and doubles nothing."""
+
+    DONE = 0
+    SOME_WRONG = 1
+    """Some rows were refused or found wrong, which was said."""
+    USAGE = 2
+    """Wrong usage or settings."""
+    UNREACHABLE = 3
+    """The service or storage could not be reached."""
+    INTERRUPTED = 130
+
+
+class UsageError(Exception):
+    """The arguments, or a file that they name, are wrong; the message says what to change."""
+
+
+class Unreachable(Exception):
+    """The service or storage cannot be reached, or refuses; the message says what to do."""
+
+
+class Command(NamedTuple):
+    """A command: what it is called and does, its arguments, and the work.
+
+    ``run`` returns the exit code. It writes results to stdout, anything else to stderr. It may raise UsageError,
+    SettingsError, Unreachable and what the storage client raises.
+    """
+
+    name: str
+    summary: str
+    description: str
+    example: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], Coroutine[Any, Any, Exit]]
+
+
+@asynccontextmanager
+async def table_connection(environ: Mapping[str, str]) -> AsyncGenerator[Connection]:
+    """Connect to the table of the app's settings: Azurite's, or with the Microsoft Entra sign-in of whoever runs it.
+
+    Raises SettingsError.
+    """
+    settings = TableSettings.from_environment(environ)
+    if settings.storage is not None:
+        yield Connection(settings)
+        return
+    from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - not for Azurite
+
+    async with DefaultAzureCredential() as credential:
+        yield Connection(settings, credential)
