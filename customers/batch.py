@@ -252,9 +252,9 @@ class _Members(NamedTuple):
     members: list[list[tuple[str, _Value]]]
 
 
-def _value_or_members(text: str, at: int) -> tuple[_Value | _Members, int]:
-    if text[at : at + 1] != "[":
-        return _value(text, at)
+def _value_or_members(name: str, text: str, at: int) -> tuple[_Value | _Members, int]:
+    if name != "requests" or text[at : at + 1] != "[":
+        return _value(name, text, at)
     members: list[list[tuple[str, _Value]]] = []
     at = _skip(text, at + 1)
     if text[at : at + 1] == "]":
@@ -271,7 +271,7 @@ def _value_or_members(text: str, at: int) -> tuple[_Value | _Members, int]:
 
 
 def _object[Read](
-    text: str, at: int, read: Callable[[str, int], tuple[Read, int]]
+    text: str, at: int, read: Callable[[str, str, int], tuple[Read, int]]
 ) -> tuple[list[tuple[str, Read]], int]:
     """Read the object that begins there: its names and values; and where the next thing begins."""
     found: list[tuple[str, Read]] = []
@@ -283,7 +283,7 @@ def _object[Read](
         colon = _COLON.match(text, at)
         if not (isinstance(name, str) and colon):
             raise ValueError
-        value, at = read(text, colon.end())
+        value, at = read(name, text, colon.end())
         found.append((name, value))
         following = _NEXT.match(text, at)
         if following is None or following[1] == "]":
@@ -293,7 +293,7 @@ def _object[Read](
             return found, at
 
 
-def _value(text: str, at: int) -> tuple[_Value, int]:
+def _value(_: str, text: str, at: int) -> tuple[_Value, int]:
     value, end = _decode(text, at)
     return _Value(value, text[at:end]), end
 

@@ -21,15 +21,15 @@ def main() -> None:
             started(folder, PORT=str(free_port()), TABLE_PORT=str(free_port())) as process,
             start_browser() as browser,
         ):
-            page = browser.new_page(viewport={"width": 1000, "height": 760})
+            page = browser.new_page(viewport={"width": 1000, "height": 980})
             page.set_default_timeout(120_000)
             page.goto(wait_for(process, "/docs").split()[-1])
             page.get_by_role("button", name="Get a local token").click()
             page.get_by_role("button", name="Execute").click()
             page.locator(".live-responses-table").wait_for()
-            page.get_by_label("Request body").scroll_into_view_if_needed()
-            page.get_by_label("Request body").evaluate(
-                "field => window.scrollBy(0, field.getBoundingClientRect().top - 90)"
+            # From the request to the response to it.
+            page.locator(".opblock-post .execute-wrapper, .btn-group").first.evaluate(
+                "buttons => window.scrollBy(0, buttons.getBoundingClientRect().top - 20)"
             )
             page.screenshot(path=PICTURE)
 
