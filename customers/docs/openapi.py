@@ -3,6 +3,9 @@
 What those do not say, the form of each response and the headers that an operation reads, is in ``OPERATIONS``. The
 examples are made by the code that makes the real responses.
 
+The package azure-functions-openapi makes one from decorators, which run at every cold start and would repeat what the
+table of routes says; its page loads its viewer from another host.
+
 Source: OpenAPI Specification 3.1.1; JSON Schema 2020-12.
 """
 

@@ -4,6 +4,9 @@ The viewer is Swagger UI. Its files are not in the repository: ``make viewer`` p
 served only if they have the hashes in this file. A file's name in a URL contains its hash, so a browser keeps it for
 good. The page runs nothing else, and connects to no other host than those in ``_policy``.
 
+Of the other well-kept viewers, Redoc cannot send requests, and Scalar is more than twice as large. The wheels on PyPI
+that carry Swagger UI depend on Django, Flask or FastAPI, so its files come from its npm package.
+
 Sources: Content Security Policy Level 3; Subresource Integrity; RFC 9111 (caching) and RFC 8246 (immutable).
 """
 
