@@ -6,12 +6,12 @@ override ARGS := $(value ARGS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-func test-infra snapshots soak bench smoke backup restore reindex members package clean python node sdk bench-packages
+.PHONY: run services token check test lock test-docs test-sdk test-func test-infra snapshots screenshot viewer soak bench smoke backup restore reindex members package clean python node docs sdk bench-packages
 
-run: python node
+run: python node viewer
 	@$(PYTHON) -m infra.local.run
 
-services: python node
+services: python node viewer
 	@$(PYTHON) -m infra.local.run --services
 
 token: python
@@ -20,8 +20,9 @@ token: python
 check: lint
 	.venv/bin/pytest tests/unit
 
-test: lint node
+test: lint node docs
 	.venv/bin/pytest
+	.local/docs/bin/python -m pytest tests/docs
 
 lint: python
 	.venv/bin/ruff check
@@ -34,6 +35,7 @@ OPTIONS :=
 lock: lock-tools
 	$(PIP_COMPILE) $(OPTIONS) -o requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test -c requirements.txt -o tests/requirements.txt pyproject.toml
+	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra docs -c tests/requirements.txt -o tests/docs/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra sdk -c tests/requirements.txt -o tests/sdk/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra bench -c tests/requirements.txt -o tests/bench/requirements.txt pyproject.toml
 	echo azure-cli | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/azure-cli.txt -
@@ -41,6 +43,15 @@ lock: lock-tools
 SECONDS := 60
 soak: python node
 	@$(PYTHON) -m tests.support.soak $(SECONDS)
+
+test-docs: docs
+	.local/docs/bin/python -m pytest tests/docs
+
+screenshot: docs
+	.local/docs/bin/python -m tests.docs.screenshot
+
+viewer:
+	@infra/local/setup.sh viewer
 
 # The SDKs raise deprecation warnings of their own and leave connections open.
 test-sdk: sdk
@@ -86,8 +97,8 @@ bench: bench-packages node package
 
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
-	rm -rf .venv .local build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf infra/local/node_modules tests/infra/node_modules tests/sdk/node_modules
+	rm -rf .venv .local build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache customers/docs/viewer
+	rm -rf infra/local/node_modules infra/viewer/node_modules tests/docs/node_modules tests/infra/node_modules tests/sdk/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock-tools:
@@ -95,6 +106,9 @@ lock-tools:
 
 python:
 	@infra/local/setup.sh python
+
+docs:
+	@infra/local/setup.sh docs
 
 sdk:
 	@infra/local/setup.sh sdk

@@ -100,10 +100,7 @@ class Api:
         if request.problem:
             raise request.problem
         if not route.operations:
-            raise NotFound(
-                f"There is nothing at this path. Customers are of the type {TYPE_NAME}, "
-                f"at /{Surface.V1_SOLUTIONS.template} and its equivalents."
-            )
+            return self._respond_elsewhere(request)
         operation = route.operations.get(request.method)
         if operation is None:
             raise MethodNotAllowed(request.method, sorted(route.operations))
@@ -121,6 +118,17 @@ class Api:
         if operation.permission is None:
             return await operation.handler(self._operations, request)
         return await self._run_within_the_limit(operation, request)
+
+    def _respond_elsewhere(self, request: Request) -> func.HttpResponse:
+        """Respond to a request to no route: a browser is led from the top to the page. Raises NotFound."""
+        if request.is_for_home and self._settings.docs:
+            from customers.docs import page  # noqa: PLC0415 - no part of a cold start
+
+            return page.home(request)
+        raise NotFound(
+            f"There is nothing at this path. Customers are of the type {TYPE_NAME}, "
+            f"at /{Surface.V1_SOLUTIONS.template} and its equivalents."
+        )
 
     async def _run_within_the_limit(self, operation: Operation, request: Request) -> func.HttpResponse:
         """Run an operation, unless too many are running.

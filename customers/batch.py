@@ -23,8 +23,8 @@ LIMIT_FACTOR = 3
 """How much larger than any other body a batch may be: one request of it may have the largest body. The Functions host
 takes four times the limit of a body (infra/function.bicep)."""
 
-_MAX_ID = 256
-_METHOD = re.compile("[A-Za-z]{1,20}")
+MAX_ID = 256
+METHOD = re.compile("[A-Za-z]{1,20}")
 # RFC 9110, 5.6.2 and 5.5; the Functions host takes no other characters.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
@@ -190,14 +190,14 @@ class _Reader:
 
     def _id(self) -> str:
         sent = self._value("id")
-        if isinstance(sent, str) and 1 <= len(sent) <= _MAX_ID:
+        if isinstance(sent, str) and 1 <= len(sent) <= MAX_ID:
             return sent
-        self._refuse("id", "missing", f"must be a string of 1 to {_MAX_ID} characters")
+        self._refuse("id", "missing", f"must be a string of 1 to {MAX_ID} characters")
         return ""
 
     def _method(self) -> str:
         sent = self._value("method")
-        if isinstance(sent, str) and _METHOD.fullmatch(sent):
+        if isinstance(sent, str) and METHOD.fullmatch(sent):
             return sent.upper()
         self._refuse("method", "missing", "must be a method of HTTP, such as POST")
         return ""
@@ -265,9 +265,9 @@ class _Members(NamedTuple):
     members: list[list[tuple[str, _Value]]]
 
 
-def _value_or_members(text: str, at: int) -> tuple[_Value | _Members, int]:
-    if text[at : at + 1] != "[":
-        return _value(text, at)
+def _value_or_members(name: str, text: str, at: int) -> tuple[_Value | _Members, int]:
+    if name != "requests" or text[at : at + 1] != "[":
+        return _value(name, text, at)
     members: list[list[tuple[str, _Value]]] = []
     at = _skip(text, at + 1)
     if text[at : at + 1] == "]":
@@ -284,7 +284,7 @@ def _value_or_members(text: str, at: int) -> tuple[_Value | _Members, int]:
 
 
 def _object[Read](
-    text: str, at: int, read: Callable[[str, int], tuple[Read, int]]
+    text: str, at: int, read: Callable[[str, str, int], tuple[Read, int]]
 ) -> tuple[list[tuple[str, Read]], int]:
     """Read the object that begins there: its names and values; and where the next thing begins."""
     found: list[tuple[str, Read]] = []
@@ -296,7 +296,7 @@ def _object[Read](
         colon = _COLON.match(text, at)
         if not (isinstance(name, str) and colon) or _LONE_SURROGATE.search(name):
             raise ValueError
-        value, at = read(text, colon.end())
+        value, at = read(name, text, colon.end())
         found.append((name, value))
         following = _NEXT.match(text, at)
         if following is None or following[1] == "]":
@@ -306,7 +306,7 @@ def _object[Read](
             return found, at
 
 
-def _value(text: str, at: int) -> tuple[_Value, int]:
+def _value(_: str, text: str, at: int) -> tuple[_Value, int]:
     value, end = _decode(text, at)
     return _Value(value, text[at:end]), end
 

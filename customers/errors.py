@@ -58,7 +58,7 @@ class BadRequest(GraphError):
     code = "badRequest"
 
     # Enough for any honest mistake, and bounded: a body full of mistakes must not produce a larger response.
-    _MAX_DETAILS = 50
+    MAX_DETAILS = 50
     _MAX_SENTENCES = 10
 
     @classmethod
@@ -67,7 +67,7 @@ class BadRequest(GraphError):
         sentences = [f"{v.target}: {v.message}" if v.target else v.message for v in violations[: cls._MAX_SENTENCES]]
         if more := len(violations) - len(sentences):
             sentences.append(f"and {more} more")
-        return cls("; ".join(sentences), details=violations[: cls._MAX_DETAILS])
+        return cls("; ".join(sentences), details=violations[: cls.MAX_DETAILS])
 
 
 class RepeatRejected(BadRequest):

@@ -6,16 +6,20 @@ import time
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from customers.surface import TYPE_NAME, TYPE_NAMESPACE, is_cast
+from customers.surface import CASTS, TYPE_NAME, TYPE_NAMESPACE, is_cast
 
 MAX_KEY_LENGTH = 255
 """In characters. Table Storage takes 512 UTF-16 code units, so 255 characters of two units each fit."""
 
+CONTROL_CHARACTERS = r"\x00-\x1f\x7f-\x9f"
+"""For a character class of a regular expression, in Python's language and in JavaScript's."""
+
+_SEPARATORS = r"/\\#?%"
 # The last range is the lone surrogates, which UTF-8 cannot encode.
-_FORBIDDEN = re.compile(r"[/\\#?%\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_FORBIDDEN = re.compile(rf"[{_SEPARATORS}{CONTROL_CHARACTERS}\ud800-\udfff]")
 
 # A URL with one of these addresses something else: a segment of the collection, or another path.
 _UNREACHABLE = frozenset({"$ref", "$count", ".", ".."})
@@ -49,7 +53,24 @@ def is_key(value: str) -> bool:
     return True
 
 
-type Key = Annotated[str, AfterValidator(check_key)]
+def _in_any_case(word: str) -> str:
+    """A regular expression for a word in any case: JSON Schema has no flags."""
+    return "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else re.escape(c) for c in word)
+
+
+def _pattern() -> str:
+    """What check_key takes, but for the length, as a regular expression of JavaScript, which JSON Schema uses."""
+    whole = "|".join(_in_any_case(word) for word in sorted(_UNREACHABLE))
+    casts = "|".join(_in_any_case(word) for word in sorted(CASTS))
+    not_reserved = rf"(?!(?:{whole})$)(?!{_in_any_case(TYPE_NAMESPACE)})(?!(?:{casts})(?:\(|$))"
+    allowed = rf"{_SEPARATORS}{CONTROL_CHARACTERS}"
+    return rf"^{not_reserved}(?! )[^{allowed}]*[^ {allowed}]$"
+
+
+KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": _pattern()}
+"""A valid key, in JSON Schema."""
+
+type Key = Annotated[str, AfterValidator(check_key), WithJsonSchema(KEY_SCHEMA)]
 
 
 def guid(version: int, milliseconds: int, first: int, rest: int) -> str:

@@ -18,6 +18,7 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -25,7 +26,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from customers.errors import BadRequest, Detail
-from customers.keys import Key
+from customers.keys import CONTROL_CHARACTERS, Key
 from customers.surface import TYPE_NAME
 
 ODATA_TYPE = f"#{TYPE_NAME}"
@@ -42,9 +43,9 @@ MAX_PHONES = 20
 _MESSAGES = {"extra_forbidden": "There is no such property; leave it out"}
 
 # More names than any customer has, annotations included. It bounds the work on a body full of mistakes.
-_MAX_NAMES = 200
+MAX_NAMES = 200
 
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_CHARACTER = re.compile(f"[{CONTROL_CHARACTERS}]")
 
 
 def _refuse_control_characters(value: str) -> str:
@@ -53,7 +54,11 @@ def _refuse_control_characters(value: str) -> str:
     return value
 
 
-def _limit_items(limit: int) -> BeforeValidator:
+# In the schema only, because the message of Pydantic's own check is a regular expression.
+_NO_CONTROL_CHARACTERS = Field(json_schema_extra={"pattern": f"^[^{CONTROL_CHARACTERS}]*$"})
+
+
+def _limit_items(items: Any, limit: int) -> BeforeValidator:
     """Check the length of an array before any of its items. A null is an empty array."""
 
     def check(value: Any) -> Any:
@@ -63,7 +68,7 @@ def _limit_items(limit: int) -> BeforeValidator:
             raise PydanticCustomError("too_long", f"must have at most {limit} items")
         return value
 
-    return BeforeValidator(check)
+    return BeforeValidator(check, json_schema_input_type=Annotated[items, Field(max_length=limit)] | None)
 
 
 def format_timestamp(value: datetime) -> str:
@@ -71,14 +76,15 @@ def format_timestamp(value: datetime) -> str:
     return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-_Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_refuse_control_characters)]
-_DisplayName = Annotated[
-    str, Field(min_length=1, max_length=MAX_DISPLAY_NAME), AfterValidator(_refuse_control_characters)
+_Plain = Annotated[str, AfterValidator(_refuse_control_characters), _NO_CONTROL_CHARACTERS]
+_Text = Annotated[_Plain, Field(max_length=MAX_TEXT)]
+_DisplayName = Annotated[_Plain, Field(min_length=1, max_length=MAX_DISPLAY_NAME)]
+_EmailAddress = Annotated[_Plain, Field(min_length=1, max_length=MAX_EMAIL_ADDRESS)]
+_Timestamp = Annotated[
+    datetime,
+    PlainSerializer(format_timestamp, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
-_EmailAddress = Annotated[
-    str, Field(min_length=1, max_length=MAX_EMAIL_ADDRESS), AfterValidator(_refuse_control_characters)
-]
-_Timestamp = Annotated[datetime, PlainSerializer(format_timestamp, return_type=str)]
 
 
 class _Resource(BaseModel):
@@ -91,6 +97,8 @@ class _Resource(BaseModel):
         # A ValidationError may be logged, and the log must not contain customer data.
         hide_input_in_errors=True,
         serialize_by_alias=True,
+        # A response has every property.
+        json_schema_serialization_defaults_required=True,
     )
 
     annotations_read: ClassVar[frozenset[str]] = frozenset()
@@ -99,8 +107,8 @@ class _Resource(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _ignore_what_says_nothing(cls, value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > _MAX_NAMES:
-            raise PydanticCustomError("too_many_names", f"must have at most {_MAX_NAMES} names")
+        if isinstance(value, dict) and len(value) > MAX_NAMES:
+            raise PydanticCustomError("too_many_names", f"must have at most {MAX_NAMES} names")
         if isinstance(value, dict) and any("@" in name for name in value):
             value = {name: item for name, item in value.items() if "@" not in name or name in cls.annotations_read}
         # SDKs with a backing store send every null that was assigned.
@@ -153,8 +161,8 @@ class CustomerProperties(_Resource):
 
     display_name: _DisplayName = ""
     email_address: _EmailAddress = ""
-    addresses: Annotated[tuple[PhysicalAddress, ...], _limit_items(MAX_ADDRESSES)] = ()
-    phones: Annotated[tuple[Phone, ...], _limit_items(MAX_PHONES)] = ()
+    addresses: Annotated[tuple[PhysicalAddress, ...], _limit_items(tuple[PhysicalAddress, ...], MAX_ADDRESSES)] = ()
+    phones: Annotated[tuple[Phone, ...], _limit_items(tuple[Phone, ...], MAX_PHONES)] = ()
 
 
 class _SentCustomer(CustomerProperties):

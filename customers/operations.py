@@ -40,6 +40,11 @@ class Operations:
         self._health: asyncio.Task[bool] | None = None
         self._health_waiting = 0
 
+    @property
+    def settings(self) -> Settings:
+        """The settings of the service."""
+        return self._settings
+
     async def add(self, request: Request) -> func.HttpResponse:
         """Add a customer."""
         body = request.json_body(self._settings.body_limit)

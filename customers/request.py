@@ -103,6 +103,11 @@ class Request:
         return self._headers.get(header, "").partition(",")[0].strip()
 
     @property
+    def is_for_home(self) -> bool:
+        """Whether a browser asks for ``/`` to show it to a person; programs don't ask for HTML."""
+        return self.method == "GET" and not any(self.ids.values()) and "text/html" in self._headers.get("accept", "")
+
+    @property
     def collection_url(self) -> str:
         """The absolute URL of the business's customers."""
         return self.surface.collection_url(self.base, self.business_id)

@@ -109,6 +109,13 @@ def healthy(request: Request) -> func.HttpResponse:
     return _respond(request, 200, to_json({"status": "healthy"}))
 
 
+def resource(request: Request, body: bytes, media_type: str, headers: dict[str, str]) -> func.HttpResponse:
+    """What is the same for every caller; ``headers`` have its ETag and how long it may be kept."""
+    if request.if_none_match and request.if_none_match(headers["ETag"]):
+        return _respond(request, 304, headers=headers)
+    return _respond(request, 200, body, headers, media_type)
+
+
 def error(request: Request, problem: GraphError) -> func.HttpResponse:
     """An error."""
     body = {

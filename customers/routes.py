@@ -96,6 +96,30 @@ def _customers(surface: Surface) -> tuple[Route, ...]:
     )
 
 
+# What describes the service is imported when somebody asks for it: it is no part of a cold start.
+
+
+async def _description(operations: Operations, request: Request) -> func.HttpResponse:
+    """Describe the service to a machine, in OpenAPI 3.1."""
+    from customers.docs import page  # noqa: PLC0415
+
+    return page.description(request, operations.settings, ROUTES)
+
+
+async def _page(operations: Operations, request: Request) -> func.HttpResponse:
+    """Show a page to read about the service, and to try it."""
+    from customers.docs import page  # noqa: PLC0415
+
+    return page.page(request, operations.settings)
+
+
+async def _file(operations: Operations, request: Request) -> func.HttpResponse:
+    """Get a file of the page."""
+    from customers.docs import page  # noqa: PLC0415
+
+    return page.file(request, operations.settings)
+
+
 batch = Operation(Operations.batch, Permission.BATCH)
 
 # The host tries functions by name, A to Z, and takes the first whose route matches. So does match().
@@ -107,7 +131,10 @@ ROUTES: tuple[Route, ...] = tuple(
                 Route(f"{version.replace('.', '_')}_batch", f"{version}/$batch", {"POST": batch})
                 for version in dict.fromkeys(surface.version for surface in Surface)
             ),
+            Route("docs", "docs", {"GET": Operation(_page, None, None)}),
+            Route("docs_file", "docs/{file}", {"GET": Operation(_file, None, None)}),
             Route("healthz", "healthz", {"GET": Operation(Operations.health, None, None)}),
+            Route("openapi", "openapi.json", {"GET": Operation(_description, None, None)}),
             Route("zz_not_found", "{*path}", {}),
         ),
         key=lambda route: route.name,
@@ -121,6 +148,7 @@ _COLLECTION = Surface.V1_SOLUTIONS.template.rpartition("/")[2]
 _KEYED = frozenset(
     name.lower()
     for route in ROUTES
+    if route.surface
     for name, following in pairwise(route.template.split("/"))
     if following.startswith("{")
 )

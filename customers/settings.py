@@ -141,6 +141,9 @@ class Settings(TableSettings):
     concurrency: Annotated[int, Field(alias="MAX_CONCURRENT_REQUESTS", ge=1, le=100_000)] = 1000
     body_limit: Annotated[int, Field(alias="BODY_LIMIT", ge=1024, le=104_857_600)] = 1_048_576
 
+    docs: Annotated[bool, Field(alias="DOCS")] = True
+    docs_client_id: Annotated[UUID | None, Field(alias="DOCS_CLIENT_ID")] = None
+
     @model_validator(mode="after")
     def _check_metadata_url(self) -> Self:
         if self.deployed and self.metadata_url.startswith("http://"):
@@ -151,3 +154,8 @@ class Settings(TableSettings):
     def metadata_url(self) -> str:
         """Where the issuer publishes its metadata (OpenID Connect Discovery 1.0, section 4)."""
         return self.metadata_override or f"{self.authority}/{self.tenant_id}/v2.0/.well-known/openid-configuration"
+
+    @property
+    def local_issuer(self) -> str | None:
+        """The metadata URL of the issuer of the local environment; None in Azure, which takes none over http."""
+        return self.metadata_url if self.metadata_url.startswith("http://") else None

@@ -7,7 +7,7 @@ TYPE_NAMESPACE = "microsoft.graph."
 TYPE_NAME = f"{TYPE_NAMESPACE}bookingCustomer"
 
 # Graph's SDKs write the namespace in its short form, too.
-_CASTS = frozenset({TYPE_NAME.lower(), TYPE_NAME.removeprefix("microsoft.").lower()})
+CASTS = frozenset({TYPE_NAME.lower(), TYPE_NAME.removeprefix("microsoft.").lower()})
 
 
 def is_cast(segment: str) -> bool:
@@ -15,7 +15,7 @@ def is_cast(segment: str) -> bool:
 
     Graph declares the collection with the base type, so strict clients cast (OData 4.01 URL Conventions, 4.11).
     """
-    return segment.lower() in _CASTS
+    return segment.lower() in CASTS
 
 
 def without_cast(path: str) -> str:

@@ -66,6 +66,12 @@ param businessAccess string = 'members'
 @description('The values of X-Forwarded-Host that links may have, separated by commas, ports included.')
 param forwardedHosts string = ''
 
+@description('Shows the description of the service and the page to try it, without a token.')
+param docs bool = true
+
+@description('The client with which the page signs people in: the client id that infra/app-registration.sh redirect prints.')
+param docsClientId string = ''
+
 @allowed(['none', 'smtp'])
 @description('smtp requires valid e-mail addresses of customers.')
 param emailAddressCheck string = 'none'
@@ -305,6 +311,8 @@ module api 'function.bicep' = {
       ALLOW_GUESTS: string(allowGuests)
       BUSINESS_ACCESS: businessAccess
       FORWARDED_HOSTS: forwardedHosts
+      DOCS: string(docs)
+      DOCS_CLIENT_ID: docsClientId
       EMAIL_ADDRESS_CHECK: emailAddressCheck
       MAX_CONCURRENT_REQUESTS: string(maxConcurrentRequests)
       BODY_LIMIT: string(bodyLimit)

@@ -25,12 +25,12 @@ from tests.support.processes import app_process
 from tests.support.proxy import FaultProxy
 
 # The Bicep compiler, Kusto's parser, the Azure CLI and the package are used where they are asked for by name (make
-# test-infra); the Graph SDKs are not in the everyday environment.
+# test-infra); the Graph SDKs, and the tools for the description and the page, are not in the everyday environment.
+_ELSEWHERE = {"sdk": "msgraph", "docs": "schemathesis"}
 collect_ignore = [
     *(f"infra/test_{name}.py" for name in ("bicep", "queries", "azure_cli", "deployment", "package")),
-    *([] if find_spec("msgraph") else ["sdk"]),
+    *(folder for folder, package in _ELSEWHERE.items() if not find_spec(package)),
 ]
-
 
 # A slow machine is no fault of what is tested.
 settings.register_profile("suite", deadline=None)

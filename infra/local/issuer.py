@@ -3,6 +3,10 @@
 The key is created on first use and kept in ``.local/``, which git ignores. No deployed service accepts its tokens: it
 trusts the keys that https://login.microsoftonline.com publishes, and no http:// address for them.
 
+The page of the service that ``make run`` starts may ask for a token over HTTP. No other page in a browser gets one: the
+request must be a POST, which always names the page's origin (Fetch Standard, 3.1), and go to a loopback name, because
+another name can be made to lead here (DNS rebinding).
+
 Usage: ``python -m infra.local.issuer token`` prints a token. The variable CLAIMS, a JSON object, replaces default
 claims; a null removes one. The token is an application's own, unless CLAIMS has ``scp``: then it acts for a user.
 """
@@ -29,6 +33,8 @@ USER = "b7e2a9d4-51c6-4e3f-8a07-6d9c1f4e2b85"
 APPLICATION = "5c8d2b60-97ef-4a13-b1c4-e03f6a7d8295"
 """The object id of the application whose own token any other is."""
 LIFETIME = 8 * 3600
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 
 type _Key = rsa.RSAPrivateKey
 
@@ -125,26 +131,46 @@ class Issuer:
             ]
         }
 
-    async def serve(self, port: int = 0) -> tuple[web.AppRunner, str]:
-        """Publish on 127.0.0.1; return what stops that, and the URL of the metadata."""
+    async def serve(self, port: int = 0, *, service_port: int | None = None) -> tuple[web.AppRunner, str]:
+        """Publish on 127.0.0.1; return what stops that, and the URL of the metadata.
+
+        The page of a service on ``service_port`` of this machine may get tokens.
+        """
         app = web.Application()
         runner = web.AppRunner(app, access_log=None)
+        pages = {f"http://{name}:{service_port}" for name in _LOOPBACK} if service_port else set()
+
+        def for_the_page(request: web.Request) -> dict[str, str]:
+            """The headers that let the page, and no other, read a response."""
+            origin = request.headers.get("Origin", "")
+            return {"Vary": "Origin", **({"Access-Control-Allow-Origin": origin} if origin in pages else {})}
 
         async def metadata(request: web.Request) -> web.Response:
             return web.json_response(
                 {
                     "issuer": f"{AUTHORITY}/{TENANT}/v2.0",
                     "jwks_uri": f"http://{request.host}/{TENANT}/discovery/v2.0/keys",
+                    "token_endpoint": f"http://{request.host}/{TENANT}/oauth2/v2.0/token",
                     "id_token_signing_alg_values_supported": ["RS256"],
-                }
+                },
+                headers=for_the_page(request),
             )
 
         async def keys(_: web.Request) -> web.Response:
             return web.json_response(self.public_keys())
 
+        async def token(request: web.Request) -> web.Response:
+            if request.headers.get("Origin") not in pages or request.host.partition(":")[0] not in _LOOPBACK:
+                raise web.HTTPForbidden
+            return web.json_response(
+                {"token_type": "Bearer", "access_token": self.token(), "expires_in": LIFETIME},
+                headers={**for_the_page(request), "Cache-Control": "no-store"},
+            )
+
         path = f"/{TENANT}/v2.0/.well-known/openid-configuration"
         app.router.add_get(path, metadata)
         app.router.add_get(f"/{TENANT}/discovery/v2.0/keys", keys)
+        app.router.add_post(f"/{TENANT}/oauth2/v2.0/token", token)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         return runner, f"http://127.0.0.1:{runner.addresses[0][1]}{path}"

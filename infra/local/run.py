@@ -24,12 +24,12 @@ import aiohttp
 from azure.core.exceptions import AzureError, ResourceExistsError
 from azure.data.tables.aio import TableClient
 
+from customers.docs import EXAMPLE, EXAMPLE_BUSINESS
 from infra.local.issuer import AUDIENCE, AUTHORITY, KEY_PATH, LIFETIME, TENANT, Issuer, load_key
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 STATE = Path(".local")
-BUSINESS = "Contoso@contoso.onmicrosoft.com"
 # Azurite's account, the same everywhere: "Use the Azurite emulator for local Azure Storage development".
 _ACCOUNT = "devstoreaccount1"
 _ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -253,17 +253,12 @@ def _lock() -> IO[str]:
 
 def welcome(base: str, token: str) -> str:
     """What is said when the service is ready: where it is, and how to call it."""
-    body = json.dumps(
-        {
-            "@odata.type": "#microsoft.graph.bookingCustomer",
-            "displayName": "Display Name value",
-            "emailAddress": "Email Address value",
-        }
-    )
     return (
-        f"\nThe service is ready: {base}\n\nAdd a customer (the token is good for {LIFETIME // 3600} hours):\n\n"
-        f"curl -i {base}/beta/bookingBusinesses/{BUSINESS}/customers "
-        f"-H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{body}'\n\nCtrl-C stops it.\n"
+        f"\nThe service is ready: {base}\n\nTry it in a browser: {base}/docs\n\n"
+        f"Or add a customer (the token is good for {LIFETIME // 3600} hours):\n\n"
+        f"curl -i {base}/beta/bookingBusinesses/{EXAMPLE_BUSINESS}/customers "
+        f"-H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{json.dumps(EXAMPLE)}'\n\n"
+        "Ctrl-C stops it.\n"
     )
 
 
@@ -282,7 +277,7 @@ async def run(*, services_only: bool) -> None:
         issuer = Issuer(load_key(KEY_PATH))
         # func start reads the issuer's address from a file; otherwise any port will do.
         fixed = services_only or bool(os.environ.get("ISSUER_PORT"))
-        runner, metadata_url = await issuer.serve(_port("ISSUER_PORT", 7072) if fixed else 0)
+        runner, metadata_url = await issuer.serve(_port("ISSUER_PORT", 7072) if fixed else 0, service_port=ports[0])
         running.push_async_callback(runner.cleanup)
         children = {
             "Azurite": await running.enter_async_context(azurite(ports[1], STATE / "azurite", STATE / "azurite.log"))

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite; "setup.sh sdk",
 # "setup.sh azure-cli", "setup.sh kusto" and "setup.sh bench" make environments with the Graph SDKs (JavaScript's, too), the
-# Azure CLI, the parser of the log queries, and the benchmark; "setup.sh package" makes one with nothing in it.
+# Azure CLI, the parser of the log queries, and the benchmark; "setup.sh package" makes one with nothing in it; "setup.sh
+# viewer" puts the viewer of the page /docs into the app, and "setup.sh docs" makes the environment that tests the page and
+# the description.
 # It does nothing where the locked requirements have not changed. All messages go to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -73,6 +75,28 @@ kusto_environment() {
     packages tests/infra "the parser of the log queries"
 }
 
+# The viewer's files, compressed, at the place from which the app serves them.
+viewer_environment() {
+    packages infra/viewer "the viewer of /docs" --ignore-scripts
+    if [ infra/viewer/node_modules/locked -ot customers/docs/viewer/installed ]; then
+        return
+    fi
+    rm -rf customers/docs/viewer
+    mkdir customers/docs/viewer
+    for file in swagger-ui-bundle.js swagger-ui.css oauth2-redirect.js; do
+        gzip -9nc "infra/viewer/node_modules/swagger-ui-dist/$file" >"customers/docs/viewer/$file.gz"
+    done
+    cp infra/viewer/node_modules/swagger-ui-dist/LICENSE customers/docs/viewer/
+    touch customers/docs/viewer/installed
+}
+
+docs_environment() {
+    environment .local/docs tests/docs/requirements.txt
+    node_environment
+    viewer_environment
+    packages tests/docs "what tests the page and the description"
+}
+
 azure_cli_environment() {
     environment .local/azure-cli tests/infra/azure-cli.txt
 }
@@ -95,21 +119,25 @@ lock_environment() {
     fi
 }
 
-node_environment() {
+require_node() {
     if ! command -v npm >/dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then
-        echo "Node.js 20 or newer with npm is required, for Azurite. Get it from https://nodejs.org"
+        echo "Node.js 20 or newer with npm is required, for Azurite and the page /docs. Get it from https://nodejs.org"
         exit 1
     fi
+}
+
+node_environment() {
     packages infra/local Azurite
 }
 
-# Installs the packages that $1 locks: $2.
+# Installs the packages that $1 locks: $2. $3 is an option of npm.
 packages() {
+    require_node
     if cmp -s "$1/package-lock.json" "$1/node_modules/locked"; then
         return
     fi
     echo "Installing $2 ..."
-    npm ci --prefix "$1" --no-audit --no-fund --loglevel=error
+    npm ci --prefix "$1" --no-audit --no-fund --loglevel=error ${3:-}
     cp "$1/package-lock.json" "$1/node_modules/locked"
 }
 

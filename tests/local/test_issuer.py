@@ -4,14 +4,72 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 import pytest
+from anyio.from_thread import BlockingPortal
 
-from infra.local.issuer import AUDIENCE, AUTHORITY, TENANT, USER, load_key
+from infra.local.issuer import AUDIENCE, AUTHORITY, TENANT, USER, Issuer, load_key, new_key
 from infra.local.run import ENVIRONMENT, TOP, command
+
+
+@pytest.fixture(scope="module")
+def urls(portal: BlockingPortal) -> Iterator[tuple[str, str]]:
+    """The metadata and the tokens of an issuer, for the page of a service on port 7071."""
+    runner, metadata = portal.call(partial(Issuer(new_key()).serve, service_port=7071))
+    yield metadata, httpx.get(metadata).json()["token_endpoint"]
+    portal.call(runner.cleanup)
+
+
+PAGE = "http://127.0.0.1:7071"
+
+
+@pytest.mark.parametrize("origin", [PAGE, "http://localhost:7071"])
+def test_the_page_of_the_local_service_gets_a_token(urls: tuple[str, str], origin: str) -> None:
+    for url in urls:
+        response = httpx.request("GET" if url == urls[0] else "POST", url, headers={"Origin": origin})
+        assert response.headers["Access-Control-Allow-Origin"] == origin
+    assert claims_of(response.json()["access_token"])["aud"] == AUDIENCE
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Origin": "null"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://evil.example:7071"},
+        {"Origin": "http://127.0.0.1:7070"},
+        {"Origin": "https://127.0.0.1:7071"},
+        {"Origin": f"{PAGE}.evil.example"},
+        # A name that leads to this machine (DNS rebinding), with the page's origin and without it.
+        {"Origin": PAGE, "Host": "evil.example"},
+        {"Origin": "http://evil.example:7071", "Host": "evil.example:7071"},
+    ],
+)
+def test_no_other_page_gets_a_token(urls: tuple[str, str], headers: dict[str, str]) -> None:
+    response = httpx.post(urls[1], headers=headers)
+    assert response.status_code == 403
+    assert "Access-Control-Allow-Origin" not in response.headers
+    assert "eyJ" not in response.text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_a_token_takes_a_post(urls: tuple[str, str], method: str) -> None:
+    assert httpx.request(method, urls[1], headers={"Origin": PAGE}).status_code == 405
+
+
+def test_an_issuer_without_a_service_gives_no_token(portal: BlockingPortal) -> None:
+    runner, metadata = portal.call(Issuer(new_key()).serve)
+    endpoint = httpx.get(metadata).json()["token_endpoint"]
+    for origin in (PAGE, "http://127.0.0.1:None", "http://127.0.0.1"):
+        assert httpx.post(endpoint, headers={"Origin": origin}).status_code == 403
+    portal.call(runner.cleanup)
 
 
 def token(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -188,6 +188,12 @@ def test_a_body_that_is_no_batch_is_a_400(client: httpx.Client, body: str | byte
     assert_error(response, 400, "badRequest")
 
 
+def test_annotations_of_a_batch_are_passed_over(client: httpx.Client) -> None:
+    requests = [get("1", customers(str(uuid4())), **{"@odata.x": [None]})]
+    whole = client.post("/v1.0/$batch", json={"@odata.context": [None, {}], "requests": requests})
+    assert by_id(whole)["1"].status_code == 200
+
+
 def test_a_batch_takes_only_post_json_and_a_token(client: httpx.Client, anonymous: httpx.Client) -> None:
     assert_error(client.get(BATCH), 405, "methodNotAllowed")
     assert_error(client.post(BATCH, content="{}", headers={"Content-Type": "text/plain"}), 415, "unsupportedMediaType")

@@ -61,6 +61,8 @@ def test_one_error_names_every_invalid_setting() -> None:
         ("STORAGE_BUDGET", "ten"),
         ("STORAGE_CONNECT_TIMEOUT", "-1"),
         ("STORAGE_READ_TIMEOUT", "nan"),
+        ("DOCS", "nonsense"),
+        ("DOCS_CLIENT_ID", "nonsense"),
         ("EMAIL_ADDRESS_CHECK", "yes"),
         ("BUSINESS_ACCESS", "none"),
         ("BODY_LIMIT", "1"),
@@ -102,6 +104,16 @@ def test_the_local_issuer_and_storage_are_refused_in_azure(local: dict[str, str]
     Settings.from_environment(local)
     with pytest.raises(SettingsError, match="for local use"):
         Settings.from_environment({**local, sign: "1"})
+
+
+def test_only_a_local_service_knows_a_local_issuer() -> None:
+    assert Settings.from_environment(DEPLOYED).local_issuer is None
+    assert (
+        Settings.from_environment({**DEPLOYED, "TOKEN_METADATA_URL": "https://login.example.com/x"}).local_issuer
+        is None
+    )
+    local = {**LOCAL, "TOKEN_METADATA_URL": "http://127.0.0.1:7072/x"}
+    assert Settings.from_environment(local).local_issuer == "http://127.0.0.1:7072/x"
 
 
 def test_the_connection_string_is_not_in_the_repr() -> None:

@@ -1,0 +1,1 @@
+"""Tests of the description and the page, with tools of their own."""
