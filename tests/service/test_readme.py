@@ -72,6 +72,11 @@ def test_every_variable_of_the_deployment_is_described() -> None:
     assert {(name, default) for name, default in described if default} == set(defaults.items())
 
 
+def test_every_query_of_the_logs_is_described() -> None:
+    watch = DEPLOY.partition("\n### Watch\n")[2].partition("\n### ")[0]
+    assert first_column(watch) == {path.name for path in Path("infra/queries").iterdir()}
+
+
 def test_every_command_is_described() -> None:
     made = set(re.findall(r"^([\w-]+):", Path("Makefile").read_text(), re.MULTILINE))
     described = {row.split()[1] for row in first_column(section("Commands")) if row.startswith("make ")}
