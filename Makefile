@@ -1,11 +1,12 @@
 # The commands of this project; README.md says what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN BUSINESS ROUNDS DURATION STARTS ROWS AGAINST
 # As it was written: make would expand a $ in it.
 override CLAIMS := $(value CLAIMS)
+override ARGS := $(value ARGS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra snapshots soak bench smoke reindex package clean python node sdk bench-packages
+.PHONY: run services token check test lock test-sdk test-infra snapshots soak bench smoke reindex members package clean python node sdk bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -56,6 +57,9 @@ snapshots: python
 
 reindex: python
 	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
+
+members: python
+	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers members $(ARGS)
 
 package:
 	@infra/package.sh

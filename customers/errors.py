@@ -6,13 +6,14 @@
      +-- BadRequest            400 badRequest                  the body, an id, an option or a header is invalid
      |    +-- RepeatRejected   400 badRequest                  a repeatability header is invalid
      +-- Unauthenticated       401 InvalidAuthenticationToken  no valid bearer token
-     +-- AccessDenied          403 accessDenied                the token lacks the permission
+     +-- AccessDenied          403 accessDenied                the token lacks the permission, or its user the role
      +-- NotFound              404 notFound                    no such customer or path
      +-- MethodNotAllowed      405 methodNotAllowed            see Allow
      +-- Conflict              409 conflict                    the id is taken
      +-- PreconditionFailed    412 preconditionFailed          stale If-Match, or outside the repeatability window
      +-- ContentTooLarge       413 contentTooLarge             the body is over the limit
      +-- UnsupportedMediaType  415 unsupportedMediaType        the body is not application/json
+     +-- FailedDependency      424 failedDependency            a request of the batch that this one depends on failed
      +-- TooManyRequests       429 tooManyRequests             storage or service at its limit; see Retry-After
      +-- InternalServerError   500 internalServerError         a bug; logged under the request-id
      +-- ServiceUnavailable    503 serviceUnavailable          storage or keys are unreachable; see Retry-After
@@ -84,7 +85,7 @@ class Unauthenticated(GraphError):
 
 
 class AccessDenied(GraphError):
-    """The token is valid but lacks the permission for the operation."""
+    """The token is valid but lacks the permission for the operation, or its user has no role in the business for it."""
 
     status = 403
     code = "accessDenied"
@@ -134,6 +135,13 @@ class UnsupportedMediaType(GraphError):
 
     status = 415
     code = "unsupportedMediaType"
+
+
+class FailedDependency(GraphError):
+    """A request of the same batch on which this one depends has failed; nothing was done."""
+
+    status = 424
+    code = "failedDependency"
 
 
 class _TryAgain(GraphError):

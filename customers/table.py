@@ -11,6 +11,8 @@ All of it takes at most ``STORAGE_BUDGET`` seconds. If storage stays unreachable
 the last read-back, the response is a 503 although the customer may be there. To repeat such an add is safe with the
 repeatability headers or a client's own id; without them, it may make a duplicate.
 
+The first attempts of the adds of a batch are made together (``insert_group.py``); all of this holds for each of them.
+
 Sources: "Understanding the Table service data model"; "Table Service REST API", Insert Entity.
 """
 
@@ -30,6 +32,7 @@ from customers.errors import (
     ServiceUnavailable,
     TooManyRequests,
 )
+from customers.insert_group import Place
 from customers.model import BookingCustomer, Stored
 from customers.row import (
     RequestDigest,
@@ -66,6 +69,9 @@ _READ_BACK_SHARE = 0.3
 _READ_BACK_MARGIN = 0.02
 """In seconds. Reading back ends this long before the budget, so that the caller learns why the write failed."""
 
+_LOST = (ResourceExistsError, ResourceModifiedError, NoSuchRow)
+"""The errors of a write that lost against another writer, or found its own earlier attempt."""
+
 type Precondition = Callable[[str], bool]
 """Whether a customer's ETag meets the caller's condition."""
 
@@ -95,20 +101,27 @@ class CustomersTable:
         self._connection = connection
 
     async def add(
-        self, business_id: str, customer: BookingCustomer, *, operation_id: str, digest: RequestDigest | None = None
+        self,
+        business_id: str,
+        customer: BookingCustomer,
+        *,
+        operation_id: str,
+        digest: RequestDigest | None = None,
+        insert: Place | None = None,
     ) -> Stored:
         """Add a customer and its index row: one storage operation, if all goes well.
 
         ``operation_id`` is unique per add and stored in the row, so that a write whose outcome is unknown can be
         recognised as ours. An earlier add with the same ``digest`` is returned as it was returned then. Raises Conflict
         if the business has another customer with this id, RepeatRejected if the request came before with another body.
+        ``insert`` writes it together with others: each attempt's outcome is found out as if it had been alone.
         """
-        insert = await self._connection.insert()
+        insert_row = insert or await self._connection.insert()
         row = new_row(business_id, customer, operation_id, digest)
         index_row = index_row_of(row)
 
         async def write(_: None) -> Stored:
-            return Stored(customer, await insert(row, index_row, operation_id=operation_id))
+            return Stored(customer, await insert_row(row, index_row, operation_id=operation_id))
 
         def check(found: _Row | None) -> Stored | _Pending[None]:
             if found is None:
@@ -251,7 +264,7 @@ class CustomersTable:
                 if not isinstance(outcome, _Pending):
                     return outcome
                 base = outcome.base
-                lost = isinstance(error, ResourceExistsError | ResourceModifiedError | NoSuchRow)
+                lost = isinstance(error, _LOST)
                 if not lost and (attempt >= max_repeats or not is_transient(error)):
                     raise_unavailable(error)
             # The longer the more attempts there were, so that competing writers spread out.
@@ -278,7 +291,7 @@ class CustomersTable:
                         pause = min(2 * pause, 0.5)
         except TimeoutError as late:
             # A conflict that could not be examined proves nothing: the row may be of this very write.
-            raise_unavailable(late if isinstance(error, ResourceExistsError | ResourceModifiedError) else error)
+            raise_unavailable(late if isinstance(error, _LOST) else error)
 
     async def _read(self, business_id: str, customer_id: str) -> _Row:
         try:

@@ -12,7 +12,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from azure.data.tables import TableClient
 
-from customers.email_index import is_index_row
+from customers.partition import is_customer_row
 from infra.local.issuer import Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.support.proxy import FaultProxy
@@ -172,7 +172,7 @@ def table(storage: Storage) -> Iterator[TableClient]:
 def rows(table: TableClient, business: str) -> list[dict[str, Any]]:
     """All customers of a business."""
     found = table.query_entities("PartitionKey eq @b", parameters={"b": business})
-    return [dict(row) for row in found if not is_index_row(row)]
+    return [dict(row) for row in found if is_customer_row(row)]
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from typing import Any
 from infra.local.run import ENVIRONMENT, app_settings, process
 from tests.bench import report, starts
 from tests.bench.contenders import (
+    BATCH,
     BENCH,
     OWN_SOURCES,
     PACKAGE,
@@ -30,6 +31,7 @@ from tests.bench.contenders import (
     Surroundings,
     app_command,
     bare_insert,
+    batch_request,
     empty_table,
     free_port,
     measure,
@@ -60,6 +62,10 @@ async def compare(rounds: int, seconds: float, against: Sequence[str]) -> list[d
             Contender("bare_inserts", place.storage_port, bare_insert(place.storage)),
             *[await stack.enter_async_context(running(name, place, "compare")) for name in names],
         ]
+        (service,) = (contender for contender in contenders if contender.name == "service")
+        contenders.append(
+            service._replace(name=report.BATCHES, request=batch_request(place.token), made='"status":201', each=BATCH)
+        )
         for contender in contenders:
             await measure_rate(contender, place.storage_pid, 8, 1)
         for number in range(rounds):

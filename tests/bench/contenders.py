@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from azure.data.tables.aio import TableClient
 
 from customers.email_index import index_row
-from customers.insert import TRANSACTION_TYPE, transaction
+from customers.insert import TRANSACTION_TYPE, transaction, transaction_part
 from infra import package
 from infra.local.issuer import TENANT, Issuer, new_key
 from infra.local.run import (
@@ -41,11 +41,17 @@ RESULTS = Path(".local/bench-results")
 BENCH = Path(__file__).parent.resolve()
 SERVICE = Path.cwd()
 TABLE = "customers"
+_SUCCESSES = ("200", "201", "202", "204")  # of a batch or a read, an add, a transaction, and an insert
+BATCH = 20
+_CUSTOMER = {
+    "@odata.type": "#microsoft.graph.bookingCustomer",
+    "displayName": "Display Name value",
+    "emailAddress": "Email Address value",
+}
 PACKAGE = "package"
 """The service from the package that Azure runs."""
 OWN_SOURCES = "package_with_own_sources"
 """The same without .pyc files of the app's own modules, which a build in Azure does not compile."""
-_SUCCESSES = ("200", "201", "202", "204")
 
 
 class Contender(NamedTuple):
@@ -57,6 +63,10 @@ class Contender(NamedTuple):
     pid: int | None = None
     then: str | None = None
     """A second request, which follows the response to each."""
+    made: str = ""
+    """What a response has once for each customer, if it can be for several."""
+    each: int = 1
+    """The customers in a request."""
 
 
 def free_port() -> int:
@@ -91,17 +101,25 @@ def signed(storage: str, path: str) -> dict[str, str]:
 
 def add_request(token: str) -> str:
     """The add of the README."""
-    body = {
-        "@odata.type": "#microsoft.graph.bookingCustomer",
-        "displayName": "Display Name value",
-        "emailAddress": "Email Address value",
-    }
     return request(
         "POST",
         f"/beta/bookingBusinesses/{BUSINESS}/customers",
         {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-        json.dumps(body),
+        json.dumps(_CUSTOMER),
     )
+
+
+def batch_request(token: str) -> str:
+    """As many of these adds as a batch may have."""
+    add = {
+        "method": "POST",
+        "url": f"/bookingBusinesses/{BUSINESS}/customers",
+        "headers": {"Content-Type": "application/json"},
+        "body": _CUSTOMER,
+    }
+    requests = [{"id": str(number), **add} for number in range(BATCH)]
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    return request("POST", "/beta/$batch", headers, json.dumps({"requests": requests}))
 
 
 def bare_insert(storage: str) -> str:
@@ -122,8 +140,8 @@ def bare_insert(storage: str) -> str:
     }
     headers = {**signed(storage, path), "Content-Type": TRANSACTION_TYPE}
     hidden = index_row(BUSINESS, KEY, row["emailAddress"])
-    body = transaction(f"{endpoint.geturl().rstrip('/')}/{TABLE}", row, hidden)
-    return request("POST", path, headers, body.decode())
+    part = transaction_part(f"{endpoint.geturl().rstrip('/')}/{TABLE}", row, hidden)
+    return request("POST", path, headers, transaction([part]).decode())
 
 
 async def measure(load: Load) -> dict[str, Any]:
@@ -143,7 +161,15 @@ async def measure(load: Load) -> dict[str, Any]:
 async def measure_rate(contender: Contender, storage_pid: int, clients: int, seconds: float) -> dict[str, Any]:
     watched = {"storage": storage_pid} | ({} if contender.pid is None else {"app": contender.pid})
     figures = await measure(
-        Load(contender.port, contender.request, clients, seconds, then=contender.then, watched=watched)
+        Load(
+            contender.port,
+            contender.request,
+            clients,
+            seconds,
+            then=contender.then,
+            made=contender.made,
+            watched=watched,
+        )
     )
     adds = figures["adds"] or float("nan")
     return {
@@ -155,7 +181,10 @@ async def measure_rate(contender: Contender, storage_pid: int, clients: int, sec
         "app_cpu_ms": figures["cpu"]["app"] / adds * 1000 if "app" in figures["cpu"] else None,
         "storage_cpu_share": figures["cpu"]["storage"] / figures["seconds"],
         "load_cpu_share": figures["cpu"]["load"] / figures["seconds"],
-        "failed": sum(n for status, n in figures["statuses"].items() if status not in _SUCCESSES) + figures["lost"],
+        "failed": sum(n for status, n in figures["statuses"].items() if status not in _SUCCESSES)
+        + figures["requests"] * contender.each
+        - figures["adds"]
+        + figures["lost"],
     }
 
 

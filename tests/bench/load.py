@@ -36,6 +36,8 @@ class Load(NamedTuple):
     warm_up: float = 0.5
     count: int | None = None
     then: str | None = None
+    made: str = ""
+    """What a response has once for each customer that was added, if it can be for more than one."""
     watched: dict[str, int] = {}  # noqa: RUF012 - read only
     """Processes whose CPU time is measured: name and id."""
 
@@ -53,6 +55,8 @@ class _Run:
         self.measuring = False
         self.stopping = False
         self.latencies: list[float] = []
+        self.adds = 0
+        self._made_mark = load.made.encode()
         self.statuses: Counter[str] = Counter()
         self.lost = 0
         self.under_way = 0
@@ -64,11 +68,12 @@ class _Run:
         key = b"%016x%016x" % (self._origin, self._made)
         return [key.join(parts) for parts in reversed(self._parts)]
 
-    def answered(self, status: bytes, seconds: float) -> None:
+    def answered(self, response: bytes, seconds: float) -> None:
         """Note an answer."""
         if self.measuring:
             self.latencies.append(seconds)
-            self.statuses[status.decode()] += 1
+            self.statuses[response[9:12].decode()] += 1
+            self.adds += response.count(self._made_mark) if self._made_mark else 1
             if len(self.latencies) == self.load.count:
                 self.measuring = False
                 self.enough.set()
@@ -107,7 +112,7 @@ class _Client(asyncio.Protocol):
         if self._to_send and data[9:12] == b"200":
             self._transport.write(self._to_send.pop())
             return
-        self._run.answered(data[9:12], time.perf_counter() - self._sent)
+        self._run.answered(data, time.perf_counter() - self._sent)
         if self._run.stopping:
             self._run.under_way -= 1
             self._sent = 0.0
@@ -170,7 +175,8 @@ async def _perform(load: Load) -> dict[str, Any]:
         await asyncio.sleep(0.005)
     ordered = sorted(run.latencies) or [float("nan")]
     return {
-        "adds": len(run.latencies),
+        "adds": run.adds,
+        "requests": len(run.latencies),
         "seconds": seconds,
         "p50": ordered[len(ordered) // 2] * 1000,
         "p99": ordered[len(ordered) * 99 // 100] * 1000,

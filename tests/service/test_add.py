@@ -16,7 +16,7 @@ import pytest
 from azure.data.tables import TableClient
 
 from customers.routes import ROUTES
-from infra.local.issuer import Issuer
+from infra.local.issuer import APPLICATION, Issuer
 from tests.conftest import Service, StartService, rows
 from tests.support.graph import BETA, DOCUMENTED, SURFACES, assert_customer, assert_error
 
@@ -379,7 +379,7 @@ def test_each_request_logs_one_line_without_customer_data(
         "requestId": response.headers["request-id"],
         "operation": "add",
         "application": "3f0c8a1e-6d7b-4f52-9a35-c2e1d4b7a860",
-        "objectId": "b7e2a9d4-51c6-4e3f-8a07-6d9c1f4e2b85",
+        "objectId": APPLICATION,
         "businessId": "Logged",
     }
     log = service.log.read_text()

@@ -230,6 +230,7 @@ class Graph:
             displayName=None,
             uniqueName=unique_name,
             signInAudience="AzureADMyOrg",
+            groupMembershipClaims=None,
             identifierUris=[],
             api={"requestedAccessTokenVersion": None, "oauth2PermissionScopes": [], "preAuthorizedApplications": []},
             appRoles=[],
