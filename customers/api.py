@@ -4,13 +4,15 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from traceback import format_tb
 
 import azure.functions as func
 from pydantic_core import PydanticCustomError
 
 from customers import response
-from customers.auth import TokenVerifier
+from customers.auth import Permission, TokenVerifier
+from customers.batch import Member
 from customers.errors import (
     BadRequest,
     Detail,
@@ -20,11 +22,12 @@ from customers.errors import (
     NotFound,
     TooManyRequests,
 )
+from customers.insert_group import Place
 from customers.keys import check_key, is_key
 from customers.operations import Operations
 from customers.query import Query
 from customers.request import Request
-from customers.routes import Route, resolve
+from customers.routes import Operation, Route, match, resolve
 from customers.settings import Settings
 from customers.surface import TYPE_NAME, Surface
 
@@ -44,8 +47,7 @@ class Api:
         self._in_progress = 0
 
     async def respond(self, http: func.HttpRequest, route: Route) -> func.HttpResponse:
-        """Respond to a request to a route, and log one line about it."""
-        started = time.perf_counter()
+        """Respond to a request to a route."""
         route, ids = resolve(route, http.route_params)
         request = Request(
             http.method,
@@ -55,6 +57,22 @@ class Api:
             ids=ids,
             forwarded_hosts=self._settings.forwarded_hosts,
         )
+        request.perform = partial(self._respond_to_member, request)
+        return await self._respond(request, route)
+
+    async def _respond_to_member(self, whole: Request, member: Member, place: Place | None) -> func.HttpResponse:
+        """Respond to a request of a batch as if it had come alone, from the caller of the batch."""
+        path, query_string = member.url
+        route, ids = resolve(*match(f"{whole.version}/{path}"))
+        url = f"{whole.base}/{whole.version}/{path}?{query_string}"
+        request = Request(member.method, url, member.headers, member.body, ids=ids)
+        request.caller, request.batch_id, request.problem = whole.caller, whole.id, member.problem
+        request.insert = place
+        return await self._respond(request, route)
+
+    async def _respond(self, request: Request, route: Route) -> func.HttpResponse:
+        """Respond to a request, and log one line about it."""
+        started = time.perf_counter()
         try:
             result = await self._perform(request, route)
         except GraphError as problem:
@@ -70,6 +88,8 @@ class Api:
 
     async def _perform(self, request: Request, route: Route) -> func.HttpResponse:
         """Check all that the table of routes demands, then run the operation."""
+        if request.problem:
+            raise request.problem
         if not route.operations:
             raise NotFound(
                 f"There is nothing at this path. Customers are of the type {TYPE_NAME}, "
@@ -79,7 +99,8 @@ class Api:
         if operation is None:
             raise MethodNotAllowed(request.method, sorted(route.operations))
         if operation.permission is not None:
-            request.caller = await self._verifier.authenticate(request.header("authorization"))
+            if not request.batch_id:  # whose token was verified
+                request.caller = await self._verifier.authenticate(request.header("authorization"))
             request.caller.require(operation.permission)
         _check_ids(request.ids)
         if route.surface is not None:
@@ -88,10 +109,19 @@ class Api:
             request.query = Query.parse(request.query_string, operation.options, request.business_id)
         if operation.permission is None:
             return await operation.handler(self._operations, request)
-        # Counted after authentication, so that no outsider can use up the limit.
+        return await self._run_within_the_limit(operation, request)
+
+    async def _run_within_the_limit(self, operation: Operation, request: Request) -> func.HttpResponse:
+        """Run an operation, unless too many are running.
+
+        Checked after authentication, so that no outsider can use up the limit.
+        """
         if self._in_progress >= self._settings.concurrency:
             # What cannot be done within the budget is better refused at once than queued.
             raise TooManyRequests("The service is at its limit of concurrent requests. Try again later.", retry_after=1)
+        if operation.permission is Permission.BATCH:
+            # Each request of the batch is counted by itself.
+            return await operation.handler(self._operations, request)
         self._in_progress += 1
         try:
             return await operation.handler(self._operations, request)
@@ -111,6 +141,8 @@ def _log_entry(request: Request, route: Route, status: int, milliseconds: float)
         "milliseconds": milliseconds,
         "requestId": request.id,
     }
+    if request.batch_id:
+        entry["batchId"] = request.batch_id
     caller = getattr(request, "caller", None)
     if caller is not None:
         entry["application"], entry["objectId"] = caller.application, caller.object_id

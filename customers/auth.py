@@ -43,6 +43,9 @@ def _issuers(authority: str, tenant: str) -> tuple[str, ...]:
 class Permission(Enum):
     """The delegated scopes or application roles of which an operation needs any one, the least privileged first."""
 
+    BATCH = ()
+    """None: a valid token will do, and each request of the batch needs the permission of its own operation."""
+
     READ = (
         "Bookings.Read.All",
         "BookingsAppointment.ReadWrite.All",
@@ -65,7 +68,7 @@ class Caller(NamedTuple):
 
     def require(self, permission: Permission) -> None:
         """Raise AccessDenied unless the caller has one of the permission's scopes or roles."""
-        if self.permissions.isdisjoint(permission.value):
+        if permission.value and self.permissions.isdisjoint(permission.value):
             scope = " ".join(permission.value)
             raise AccessDenied(
                 f"The token must have one of these permissions: {', '.join(permission.value)}.",

@@ -13,6 +13,7 @@
      +-- PreconditionFailed    412 preconditionFailed          stale If-Match, or outside the repeatability window
      +-- ContentTooLarge       413 contentTooLarge             the body is over the limit
      +-- UnsupportedMediaType  415 unsupportedMediaType        the body is not application/json
+     +-- FailedDependency      424 failedDependency            a request of the batch that this one depends on failed
      +-- TooManyRequests       429 tooManyRequests             storage or service at its limit; see Retry-After
      +-- InternalServerError   500 internalServerError         a bug; logged under the request-id
      +-- ServiceUnavailable    503 serviceUnavailable          storage or keys are unreachable; see Retry-After
@@ -134,6 +135,13 @@ class UnsupportedMediaType(GraphError):
 
     status = 415
     code = "unsupportedMediaType"
+
+
+class FailedDependency(GraphError):
+    """A request of the same batch on which this one depends has failed; nothing was done."""
+
+    status = 424
+    code = "failedDependency"
 
 
 class _TryAgain(GraphError):

@@ -1,4 +1,4 @@
-"""Inserts rows directly over HTTP: the layers of the storage client cost more than the rest of an add together.
+"""Inserts customers directly over HTTP: the layers of the storage client cost more than the rest of an add together.
 
 Sources: "Table Service REST API", Insert Entity; "Performing entity group transactions"; "Authorize with Shared Key",
 Shared Key Lite for the Table service.
@@ -9,7 +9,7 @@ import base64
 import hmac
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from email.utils import formatdate
 from typing import NamedTuple, cast
@@ -40,7 +40,14 @@ _PART_HEADERS = (
     "Prefer: return-no-content\r\nDataServiceVersion: 3.0\r\n"
 )
 _RESPONSE = re.compile(rb"^HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n", re.MULTILINE)
+_OPERATION = re.compile(rb'"value" *: *"([0-9]+):')
 _ETAG = re.compile(rb"^ETag: ([^\r\n]+)", re.MULTILINE | re.IGNORECASE)
+
+MAX_PARTS = 50
+"""A transaction may have 100 operations."""
+
+MAX_BYTES = 3_900_000
+"""A transaction may have 4 MiB, the operations of all its parts and what is around them."""
 
 type _Row = Mapping[str, str | datetime]
 
@@ -97,6 +104,18 @@ class Insert:
         Both are inserted or none. Raises what the storage client raises: ResourceExistsError for a taken key,
         ServiceRequestError for a connection fault, ServiceResponseError for a response that cannot be read, and so on.
         """
+        (etag,) = await self.all([self.part(row, index_row)], operation_id=operation_id)
+        return etag
+
+    def part(self, row: _Row, index_row: _Row) -> bytes:
+        """The part of a transaction that inserts a row, and its index row."""
+        return transaction_part(self._table_url, row, index_row)
+
+    async def all(self, parts: Sequence[bytes], *, operation_id: str) -> list[str]:
+        """Insert the rows of all parts or none, at most ``MAX_PARTS`` and ``MAX_BYTES``, and return their ETags.
+
+        Raises as the insert of one does. ``refused_part`` tells which part had the taken key.
+        """
         date = formatdate(usegmt=True)
         headers = {
             **self._headers,
@@ -104,20 +123,21 @@ class Insert:
             "x-ms-client-request-id": operation_id,
             "x-ms-date": date,
         }
-        body = transaction(self._table_url, row, index_row)
         try:
             async with self._session.post(
-                self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
+                self._url, data=transaction(parts), headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
                 received = await response.read()
                 failed = ErrorResponse(self._url, response.status, response.reason, response.headers, received)
         except aiohttp.ClientError as error:
             raise ServiceRequestError(error, error=error) from error
         if failed.status_code == 202:
-            # Inside is the response to each insert, or to the one that failed.
+            # Inside is the response to each operation, or to the one that failed.
             found = [(int(status), head) for status, head in _RESPONSE.findall(received)]
-            if [status for status, _ in found] == [204, 204] and (etag := _ETAG.search(found[0][1])):
-                return cast("str", etag[1].decode("ascii"))
+            if len(found) == 2 * len(parts) and all(status == 204 for status, _ in found):
+                etags = [_ETAG.search(head) for _, head in found[::2]]
+                if all(etags):
+                    return [etag[1].decode("ascii") for etag in etags if etag]
             if len(found) != 1:
                 raise ServiceResponseError("the response to the transaction cannot be read")
             failed = failed._replace(status_code=found[0][0], reason=None)
@@ -125,19 +145,32 @@ class Insert:
         raise _ERRORS.get(failed.status_code, HttpResponseError)(response=failed)
 
 
-def transaction(table_url: str, row: _Row, index_row: _Row) -> bytes:
-    """The body of a transaction that inserts a row, and its index row in place of an older one if there is any."""
+def refused_part(error: ResourceExistsError) -> int | None:
+    """The position of the part whose key was taken; None if storage did not say.
+
+    The message begins with the number of the operation, of which a part has two.
+    """
+    number = _OPERATION.search(error.response.body) if isinstance(error.response, ErrorResponse) else None
+    return int(number[1]) // 2 if number else None
+
+
+def transaction(parts: Iterable[bytes]) -> bytes:
+    """The body of a transaction of these parts."""
+    start = f"--{_BATCH}\r\nContent-Type: multipart/mixed; boundary={_CHANGESET}\r\n\r\n"
+    return b"".join([start.encode(), *parts, f"--{_CHANGESET}--\r\n--{_BATCH}--\r\n".encode()])
+
+
+def transaction_part(table_url: str, row: _Row, index_row: _Row) -> bytes:
+    """What inserts a row, and its index row in place of an older one if there is any."""
     keys = ",".join(f"{name}='{_in_url(index_row[name])}'" for name in ("PartitionKey", "RowKey"))
     operations = (("POST", table_url, row), ("PUT", f"{table_url}({keys})", index_row))
-    parts = [
+    return b"".join(
         f"--{_CHANGESET}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n"
         f"{method} {url} HTTP/1.1\r\n{_PART_HEADERS}\r\n".encode()
         + _to_entity(row)
         + b"\r\n"
         for method, url, row in operations
-    ]
-    start = f"--{_BATCH}\r\nContent-Type: multipart/mixed; boundary={_CHANGESET}\r\n\r\n"
-    return b"".join([start.encode(), *parts, f"--{_CHANGESET}--\r\n--{_BATCH}--\r\n".encode()])
+    )
 
 
 def _in_url(key: str | datetime) -> str:

@@ -1,13 +1,17 @@
 """The operations: what each does with a request whose caller, ids and options have been checked."""
 
 import asyncio
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 
 import azure.functions as func
 from pydantic_core import from_json
 
-from customers import response
+from customers import batch, response
+from customers.batch import Member
 from customers.errors import BadRequest, Detail, RepeatRejected, ServiceUnavailable, TooManyRequests
+from customers.insert_group import InsertGroup, Place
 from customers.keys import IdGenerator
 from customers.lists import CustomerLists
 from customers.model import BookingCustomer, CustomerUpdate, NewCustomer
@@ -29,9 +33,9 @@ class Operations:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        connection = Connection(settings)
-        self._table = CustomersTable(settings, connection)
-        self._lists = CustomerLists(settings, connection)
+        self._connection = Connection(settings)
+        self._table = CustomersTable(settings, self._connection)
+        self._lists = CustomerLists(settings, self._connection)
         self._ids = IdGenerator()
         self._health: asyncio.Task[bool] | None = None
         self._health_waiting = 0
@@ -54,6 +58,7 @@ class Operations:
             ),
             operation_id=request.id,
             digest=repeatable.digest if repeatable else None,
+            insert=request.insert,
         )
         added = response.written(request, stored, status=201)
         if repeatable:
@@ -124,6 +129,24 @@ class Operations:
         )
         return response.deleted(request)
 
+    async def batch(self, request: Request) -> func.HttpResponse:
+        """Perform the requests of a batch: those that do not depend on each other at once, their adds together."""
+        groups = batch.parse(
+            request.json_body(batch.LIMIT_FACTOR * self._settings.body_limit),
+            version=request.version,
+            authorization=request.header("authorization"),
+        )
+        responses: dict[str, func.HttpResponse] = {}
+        done: dict[str, func.HttpResponse] = {}
+        for group in groups:
+            members = [batch.unless_failed(member, done) for member in group]
+            with closing(InsertGroup(self._connection.insert, operation_id=request.id)) as inserts:
+                places = [inserts.place() if member.method == "POST" else None for member in members]
+                found = await asyncio.gather(*map(partial(_perform, request), members, places))
+            responses |= {member.id: response for member, response in zip(members, found, strict=True)}
+            done |= {member.id.lower(): response for member, response in zip(members, found, strict=True)}
+        return response.batch(request, batch.write(responses))
+
     async def health(self, request: Request) -> func.HttpResponse:
         """Report whether storage responds."""
         if self._health is None:
@@ -148,6 +171,14 @@ class Operations:
 
     def _forget_health(self) -> None:
         self._health = None
+
+
+async def _perform(request: Request, member: Member, place: Place | None) -> func.HttpResponse:
+    try:
+        return await request.perform(member, place)
+    finally:
+        if place:
+            place.leave()
 
 
 async def _no_count() -> None:

@@ -6,13 +6,17 @@ Graph" (request-id and client-request-id).
 
 import re
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import cached_property
+from urllib.parse import unquote
 
+import azure.functions as func
 from werkzeug.http import parse_etags, parse_list_header, parse_options_header, unquote_etag
 
 from customers.auth import Caller
-from customers.errors import BadRequest, ContentTooLarge, UnsupportedMediaType
+from customers.batch import Member
+from customers.errors import BadRequest, ContentTooLarge, GraphError, UnsupportedMediaType
+from customers.insert_group import Place
 from customers.query import Query
 from customers.surface import Surface
 
@@ -34,6 +38,14 @@ class Request:
     """Who sent it, by a verified token."""
     query: Query
     """Its query options."""
+    perform: Callable[[Member, Place | None], Awaitable[func.HttpResponse]]
+    """Responds to a request of the batch that this one is; an add is written in that place."""
+    insert: Place | None = None
+    """Where it is written, if it is an add of a batch."""
+    batch_id: str = ""
+    """The request-id of the batch that it is a part of, if it is."""
+    problem: GraphError | None = None
+    """Why it is refused in any case, if it is."""
 
     def __init__(
         self,
@@ -62,6 +74,11 @@ class Request:
     def header(self, name: str) -> str | None:
         """Return a header as it was sent, or None."""
         return self._headers.get(name.lower())
+
+    @property
+    def version(self) -> str:
+        """The first segment of the path."""
+        return unquote(self._origin.partition("://")[2].split("/")[1]).lower()
 
     @cached_property
     def base(self) -> str:
@@ -129,7 +146,7 @@ class Request:
         if len(self._body) > limit:
             raise ContentTooLarge(f"The body has {len(self._body)} bytes; it must have at most {limit}.")
         if not self._body:
-            raise BadRequest("The body is empty. Send a bookingCustomer as JSON, with a Content-Length header.")
+            raise BadRequest("The body is empty. Send it as JSON, with a Content-Length header.")
         return self._body
 
     @property

@@ -99,6 +99,11 @@ def not_modified(request: Request, stored: Stored) -> func.HttpResponse:
     return _respond(request, 304, headers={"ETag": stored.etag})
 
 
+def batch(request: Request, responses: bytes) -> func.HttpResponse:
+    """The responses to the requests of a batch, as JSON."""
+    return _respond(request, 200, responses)
+
+
 def healthy(request: Request) -> func.HttpResponse:
     """The service works."""
     return _respond(request, 200, to_json({"status": "healthy"}))

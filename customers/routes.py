@@ -96,11 +96,17 @@ def _customers(surface: Surface) -> tuple[Route, ...]:
     )
 
 
+batch = Operation(Operations.batch, Permission.BATCH)
+
 # The host tries functions by name, A to Z, and takes the first whose route matches. So does match().
 ROUTES: tuple[Route, ...] = tuple(
     sorted(
         (
             *(route for surface in Surface for route in _customers(surface)),
+            *(
+                Route(f"{version.replace('.', '_')}_batch", f"{version}/$batch", {"POST": batch})
+                for version in dict.fromkeys(surface.version for surface in Surface)
+            ),
             Route("healthz", "healthz", {"GET": Operation(Operations.health, None, None)}),
             Route("zz_not_found", "{*path}", {}),
         ),

@@ -30,6 +30,7 @@ from customers.errors import (
     ServiceUnavailable,
     TooManyRequests,
 )
+from customers.insert_group import Place
 from customers.model import BookingCustomer, Stored
 from customers.row import (
     RequestDigest,
@@ -95,20 +96,27 @@ class CustomersTable:
         self._connection = connection
 
     async def add(
-        self, business_id: str, customer: BookingCustomer, *, operation_id: str, digest: RequestDigest | None = None
+        self,
+        business_id: str,
+        customer: BookingCustomer,
+        *,
+        operation_id: str,
+        digest: RequestDigest | None = None,
+        insert: Place | None = None,
     ) -> Stored:
         """Add a customer and its index row: one storage operation, if all goes well.
 
         ``operation_id`` is unique per add and stored in the row, so that a write whose outcome is unknown can be
         recognised as ours. An earlier add with the same ``digest`` is returned as it was returned then. Raises Conflict
         if the business has another customer with this id, RepeatRejected if the request came before with another body.
+        ``insert`` writes it together with others: each attempt's outcome is found out as if it had been alone.
         """
-        insert = await self._connection.insert()
+        insert_row = insert or await self._connection.insert()
         row = new_row(business_id, customer, operation_id, digest)
         index_row = index_row_of(row)
 
         async def write(_: None) -> Stored:
-            return Stored(customer, await insert(row, index_row, operation_id=operation_id))
+            return Stored(customer, await insert_row(row, index_row, operation_id=operation_id))
 
         def check(found: _Row | None) -> Stored | _Pending[None]:
             if found is None:

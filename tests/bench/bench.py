@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from azure.data.tables.aio import TableClient
 
 from customers.email_index import index_row
-from customers.insert import TRANSACTION_TYPE, transaction
+from customers.insert import TRANSACTION_TYPE, transaction, transaction_part
 from infra.local.issuer import TENANT, Issuer, new_key
 from infra.local.run import (
     BUSINESS,
@@ -119,7 +119,7 @@ def bare_insert(storage: str) -> str:
         "Content-Type": TRANSACTION_TYPE,
     }
     hidden = index_row(BUSINESS, KEY, row["emailAddress"])
-    return _request(path, headers, transaction(table, row, hidden).decode())
+    return _request(path, headers, transaction([transaction_part(table, row, hidden)]).decode())
 
 
 async def measure(load: Load) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from customers.auth import Permission
 from customers.routes import ROUTES, Route, match, resolve
 from infra.local.routing import Route as HostRoute
 from infra.local.routing import Routes, split_path
@@ -24,6 +25,7 @@ _segments = st.lists(
                 "BOOKINGBUSINESSES",
                 "customers",
                 "$count",
+                "$batch",
                 "$Ref",
             ]
         ),
@@ -62,7 +64,9 @@ def test_the_url_of_each_route_matches_it(route: Route) -> None:
 def test_every_operation_on_customers_needs_a_permission() -> None:
     for route in ROUTES:
         for operation in route.operations.values():
-            assert (operation.permission is None) == (route.surface is None)
+            assert (operation.permission is None) == (route.name == "healthz")
+            assert (operation.permission is Permission.BATCH) == route.template.endswith("/$batch")
+            assert not (operation.permission and operation.permission.value) or route.surface is not None
 
 
 def test_the_routes_are_in_the_order_in_which_the_host_tries_them() -> None:
