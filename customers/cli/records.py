@@ -111,36 +111,33 @@ class File:
         return self._bytes.tell()
 
     def _recognise(self) -> Source:
-        start = self._bytes.read(4)
-        self._bytes.seek(0)
-        if start.startswith(b"PK\x03\x04"):
-            raise UsageError(
-                f"{self.path} is an Excel workbook. In Excel, save it as 'CSV UTF-8', and import that file."
-            )
-        if self._encoding == DEFAULT_ENCODING:
-            if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise UsageError(f"{self.path} is encoded in UTF-16, not in UTF-8. Add --encoding utf-16.")
-            self._encoding = "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else DEFAULT_ENCODING
-        try:
-            self._text = io.TextIOWrapper(self._bytes, encoding=self._encoding, errors="surrogateescape", newline="")
-        except LookupError:
-            raise UsageError(
-                f"There is no encoding {self._encoding}. Usual ones: utf-8, windows-1252, utf-16."
-            ) from None
+        self._text = self._decoded()
         first = ""
         while not first and (part := self._text.read(4096)):
             first = part.lstrip(_SPACE)[:1]
         if not first:
             raise UsageError(f"{self.path} is empty.")
-        if first in ("[", "{") and self._mapping:
+        if first not in ("[", "{"):
+            if self.path.suffix.lower() in (".json", ".ndjson", ".jsonl"):
+                raise UsageError(f"{self.path} is neither a JSON array nor a JSON object on each line.")
+            return CsvRows(self, self._mapping)
+        if self._mapping:
             raise UsageError("--map is for CSV files only: in JSON, the properties have the names of a customer's.")
-        if first == "[":
-            return JsonArray(self)
-        if first == "{":
-            return JsonLines(self)
-        if self.path.suffix.lower() in (".json", ".ndjson", ".jsonl"):
-            raise UsageError(f"{self.path} is neither a JSON array nor a JSON object on each line.")
-        return CsvRows(self, self._mapping)
+        return JsonArray(self) if first == "[" else JsonLines(self)
+
+    def _decoded(self) -> IO[str]:
+        start = self._bytes.read(4)
+        self._bytes.seek(0)
+        if start == b"PK\x03\x04":
+            raise UsageError(f"{self.path} is an Excel workbook. In Excel, save it as 'CSV UTF-8', and import that.")
+        if self._encoding == DEFAULT_ENCODING:
+            if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise UsageError(f"{self.path} is encoded in UTF-16, not in UTF-8. Add --encoding utf-16.")
+            self._encoding = "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else DEFAULT_ENCODING
+        try:
+            return io.TextIOWrapper(self._bytes, encoding=self._encoding, errors="surrogateescape", newline="")
+        except LookupError:
+            raise UsageError(f"There is no encoding {self._encoding}. Try windows-1252 or utf-16.") from None
 
     def text(self) -> IO[str]:
         """Its text, from the beginning."""
@@ -218,7 +215,7 @@ class CsvRows:
         self._header = line
         header = _split(line, self.delimiter)
         self.columns = Columns(header, mapping)
-        self.left_out = self.columns.left_out
+        self.left_out: Sequence[str] = self.columns.left_out
         self._annotated = header[:2] == [LINE, REASON]
 
     def records(self) -> Iterator[Record]:
