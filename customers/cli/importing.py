@@ -28,6 +28,9 @@ from customers.keys import guid
 from customers.model import CustomerProperties, NewCustomer
 
 _BATCHES_AT_ONCE = 8
+_LOOKUPS_AT_ONCE = 2
+"""Batches of lookups by address: each is a query of storage, which takes more than an add."""
+
 _MAX_SHOWN = 10
 """How many refused lines are shown where a file has all of them."""
 
@@ -48,12 +51,8 @@ class Line(NamedTuple):
     is_own_id: bool
 
     @classmethod
-    def read(cls, record: Record) -> "Line":
-        """Validate a record as the service would. Raises BadRequest.
-
-        The service may be set to demand valid e-mail addresses; that is left to it.
-        """
-        new = NewCustomer.from_json(record.customer, email_address_check="none")
+    def of(cls, record: Record, new: NewCustomer) -> "Line":
+        """The line of a valid record."""
         sent = new.sent
         own = new.id or derived_id(sent)
         return cls(record, {**sent, "id": own}, own, bool(new.id))
@@ -110,13 +109,16 @@ class Refusals:
             self.say(f"{more} All rejected lines are in {self._path}.".strip())
 
 
-def _valid_lines(file: File, refusals: Refusals | None) -> Iterator[Line]:
-    """The valid customers of a file; the others are refused, if it is not known yet."""
+def _valid(file: File, refusals: Refusals | None) -> Iterator[tuple[Record, NewCustomer]]:
+    """The records of a file that the service would take; the others are refused, if that has not been done.
+
+    The service may be set to demand valid e-mail addresses, too; that is left to it.
+    """
     for record in file.source.records():
         problem = record.problem
         if not problem:
             try:
-                yield Line.read(record)
+                yield record, NewCustomer.from_json(record.customer, email_address_check="none")
             except BadRequest as error:
                 problem = file.source.explain(record, error)
         if problem and refusals:
@@ -127,7 +129,7 @@ async def check(file: File, refusals: Refusals, *, quiet: bool) -> int:
     """Validate the whole file, and count the valid customers. Raises UsageError where it cannot be read."""
     number = reached = 0
     with _progress("bytes checked", file.size, refusals, quiet=quiet) as progress:
-        for number, _ in enumerate(_valid_lines(file, refusals), 1):
+        for number, _ in enumerate(_valid(file, refusals), 1):
             if number % _LINES_PER_STEP == 0:
                 progress.advance(file.position - reached)
                 reached = file.position
@@ -172,6 +174,7 @@ class Import:
         # By the ids, and the addresses if known ones are skipped, of the lines that are being sent.
         self._holders: dict[str, _Chunk] = {}
         self._look_first = False
+        self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
 
     async def send(self, lines: Iterable[Line]) -> None:
         """Send the lines. Of two that concern one customer, the first is done before the second begins.
@@ -232,7 +235,8 @@ class Import:
 
     async def _leave_out_known(self, lines: Sequence[Line]) -> list[Line]:
         """The lines whose address the business does not have."""
-        results = await self._service.batch([self._service.find(line.customer["emailAddress"]) for line in lines])
+        async with self._lookups:
+            results = await self._service.batch([self._service.find(line.customer["emailAddress"]) for line in lines])
         left = []
         for line, result in zip(lines, results, strict=True):
             found = [one["id"] for one in result.body["value"]] if result.status == 200 else None
@@ -341,7 +345,7 @@ async def _send(work: Import, file: File, counts: Counts) -> None:
     """Send all valid lines, and say what became of them, also if it ends early."""
     rest = " The rest was not sent, or its outcome is not known."
     try:
-        await work.send(_valid_lines(file, None))
+        await work.send(Line.of(*one) for one in _valid(file, None))
         rest = ""
     finally:
         print(f"{counts}.{rest}", flush=True)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from azure.core.exceptions import AzureError
 
 from customers.cli.command import Command, Exit, Unreachable, UsageError
+from customers.cli.exporting import EXPORT
 from customers.cli.importing import IMPORT
 from customers.cli.reindex import REINDEX
 from customers.errors import GraphError
 from customers.settings import SettingsError
 from customers.storage import Backpressure
 
-COMMANDS: tuple[Command, ...] = (IMPORT, REINDEX)
+COMMANDS: tuple[Command, ...] = (IMPORT, EXPORT, REINDEX)
 
 
 def main(arguments: Sequence[str]) -> int:
