@@ -1,11 +1,11 @@
 # The commands of this project; README.md says what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST FILE BUSINESS
 # As it was written: make would expand a $ in it.
 override CLAIMS := $(value CLAIMS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-sdk test-infra soak bench smoke import export reindex clean python node sdk azmcp bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -50,6 +50,14 @@ test-infra: python azmcp
 	.venv/bin/pytest tests/infra/test_types.py
 	@infra/local/setup.sh azure-cli
 	.venv/bin/pytest tests/infra/test_azure_cli.py
+
+# Options: OPTIONS='--skip-known --rejects rejects.csv'
+SERVICE = --business "$$BUSINESS" --url "http://127.0.0.1:$${PORT:-7071}" $(OPTIONS)
+import: python
+	@TOKEN="$$($(PYTHON) -m infra.local.issuer token)" $(PYTHON) -m customers import "$$FILE" $(SERVICE)
+
+export: python
+	@TOKEN="$$($(PYTHON) -m infra.local.issuer token)" $(PYTHON) -m customers export $${FILE:+-o "$$FILE"} $(SERVICE)
 
 reindex: python
 	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
