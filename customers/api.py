@@ -3,8 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from traceback import format_tb
 
 import azure.functions as func
@@ -37,6 +37,10 @@ _log = logging.getLogger("customers")
 _TARGETS = {"customerId": "id"}
 
 
+type _Find = Callable[[str], tuple[Route, Mapping[str, str]]]
+"""Finds the route and the ids of a path."""
+
+
 class Api:
     """The service, one per process."""
 
@@ -57,13 +61,14 @@ class Api:
             ids=ids,
             forwarded_hosts=self._settings.forwarded_hosts,
         )
-        request.perform = partial(self._respond_to_member, request)
         return await self._respond(request, route)
 
-    async def _respond_to_member(self, whole: Request, member: Member, place: Place | None) -> func.HttpResponse:
+    async def _respond_to_member(
+        self, whole: Request, find: _Find, member: Member, place: Place | None
+    ) -> func.HttpResponse:
         """Respond to a request of a batch as if it had come alone, from the caller of the batch."""
         path, query_string = member.url
-        route, ids = resolve(*match(f"{whole.version}/{path}"))
+        route, ids = find(f"{whole.version}/{path}")
         url = f"{whole.base}/{whole.version}/{path}?{query_string}"
         request = Request(member.method, url, member.headers, member.body, ids=ids)
         request.caller, request.batch_id, request.problem = whole.caller, whole.id, member.problem
@@ -120,13 +125,18 @@ class Api:
             # What cannot be done within the budget is better refused at once than queued.
             raise TooManyRequests("The service is at its limit of concurrent requests. Try again later.", retry_after=1)
         if operation.permission is Permission.BATCH:
-            # Each request of the batch is counted by itself.
+            # Each request of the batch is counted by itself. Many of them have the same path.
+            request.perform = partial(self._respond_to_member, request, cache(_find))
             return await operation.handler(self._operations, request)
         self._in_progress += 1
         try:
             return await operation.handler(self._operations, request)
         finally:
             self._in_progress -= 1
+
+
+def _find(path: str) -> tuple[Route, Mapping[str, str]]:
+    return resolve(*match(path))
 
 
 def _log_entry(request: Request, route: Route, status: int, milliseconds: float) -> dict[str, str | int | float]:

@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import azure.functions as func
@@ -62,8 +63,10 @@ def parse(body: bytes, *, version: str, authorization: str | None) -> list[list[
     that is wrong with the batch as a whole.
     """
     violations: list[Detail] = []
+    # The requests of a batch often have the same one.
+    read_url = cache(partial(relative_url, version=version))
     members = [
-        _Reader(f"requests/{position}", values, violations).member(version, authorization)
+        _Reader(f"requests/{position}", values, violations).member(read_url, authorization)
         for position, values in enumerate(_split(body))
     ]
     times = Counter(member.id.lower() for member in members if member.id)
@@ -143,13 +146,13 @@ class _Reader:
             elif name not in _NAMES and "@" not in name:
                 self._refuse(name, "extra_forbidden", f"There is no such property; use {', '.join(sorted(_NAMES))}")
 
-    def member(self, version: str, authorization: str | None) -> Member:
+    def member(self, read_url: Callable[[str], RelativeUrl], authorization: str | None) -> Member:
         """The member. Its url and its body may be a problem of its own."""
         problem: GraphError | None = None
         url = RelativeUrl("", "")
         if isinstance(sent := self._value("url"), str) and sent:
             try:
-                url = relative_url(sent, version)
+                url = read_url(sent)
             except WrongTarget as wrong:
                 self._refuse("url", "invalidUrl", str(wrong))
             except BadRequest as refused:

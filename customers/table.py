@@ -67,6 +67,9 @@ _READ_BACK_SHARE = 0.3
 _READ_BACK_MARGIN = 0.02
 """In seconds. Reading back ends this long before the budget, so that the caller learns why the write failed."""
 
+_LOST = (ResourceExistsError, ResourceModifiedError, NoSuchRow)
+"""The errors of a write that lost against another writer, or found its own earlier attempt."""
+
 type Precondition = Callable[[str], bool]
 """Whether a customer's ETag meets the caller's condition."""
 
@@ -259,7 +262,7 @@ class CustomersTable:
                 if not isinstance(outcome, _Pending):
                     return outcome
                 base = outcome.base
-                lost = isinstance(error, ResourceExistsError | ResourceModifiedError | NoSuchRow)
+                lost = isinstance(error, _LOST)
                 if not lost and (attempt >= max_repeats or not is_transient(error)):
                     raise_unavailable(error)
             # The longer the more attempts there were, so that competing writers spread out.
@@ -286,7 +289,7 @@ class CustomersTable:
                         pause = min(2 * pause, 0.5)
         except TimeoutError as late:
             # A conflict that could not be examined proves nothing: the row may be of this very write.
-            raise_unavailable(late if isinstance(error, ResourceExistsError | ResourceModifiedError) else error)
+            raise_unavailable(late if isinstance(error, _LOST) else error)
 
     async def _read(self, business_id: str, customer_id: str) -> _Row:
         try:

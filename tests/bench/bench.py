@@ -48,7 +48,13 @@ RESULTS = Path(".local/bench-results")
 BENCH = Path(__file__).parent.resolve()
 SERVICE = Path.cwd()
 _TABLE = "customers"
-_SUCCESSES = ("201", "202", "204")  # of an add, a transaction, and an insert
+_SUCCESSES = ("200", "201", "202", "204")  # of a batch, an add, a transaction, and an insert
+_BATCH = 20
+_CUSTOMER = {
+    "@odata.type": "#microsoft.graph.bookingCustomer",
+    "displayName": "Display Name value",
+    "emailAddress": "Email Address value",
+}
 _FILL_STEPS = 10
 _FILL_PATIENCE = 120.0
 
@@ -60,6 +66,10 @@ class Contender(NamedTuple):
     port: int
     request: str
     pid: int | None = None
+    made: str = ""
+    """What a response has once for each customer, if it can be for several."""
+    each: int = 1
+    """The customers in a request."""
 
 
 def free_port() -> int:
@@ -76,16 +86,24 @@ def _request(path: str, headers: dict[str, str], body: str) -> str:
 
 def add_request(token: str) -> str:
     """The add of the README."""
-    body = {
-        "@odata.type": "#microsoft.graph.bookingCustomer",
-        "displayName": "Display Name value",
-        "emailAddress": "Email Address value",
-    }
     return _request(
         f"/beta/bookingBusinesses/{BUSINESS}/customers",
         {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-        json.dumps(body),
+        json.dumps(_CUSTOMER),
     )
+
+
+def batch_request(token: str) -> str:
+    """As many of these adds as a batch may have."""
+    add = {
+        "method": "POST",
+        "url": f"/bookingBusinesses/{BUSINESS}/customers",
+        "headers": {"Content-Type": "application/json"},
+        "body": _CUSTOMER,
+    }
+    requests = [{"id": str(number), **add} for number in range(_BATCH)]
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    return _request("/beta/$batch", headers, json.dumps({"requests": requests}))
 
 
 def bare_insert(storage: str) -> str:
@@ -138,7 +156,9 @@ async def measure(load: Load) -> dict[str, Any]:
 
 async def _measure(contender: Contender, storage_pid: int, clients: int, seconds: float) -> dict[str, Any]:
     watched = {"storage": storage_pid} | ({} if contender.pid is None else {"app": contender.pid})
-    figures = await measure(Load(contender.port, contender.request, clients, seconds, watched=watched))
+    figures = await measure(
+        Load(contender.port, contender.request, clients, seconds, made=contender.made, watched=watched)
+    )
     adds = figures["adds"] or float("nan")
     return {
         "contender": contender.name,
@@ -149,7 +169,10 @@ async def _measure(contender: Contender, storage_pid: int, clients: int, seconds
         "app_cpu_ms": figures["cpu"]["app"] / adds * 1000 if "app" in figures["cpu"] else None,
         "storage_cpu_share": figures["cpu"]["storage"] / figures["seconds"],
         "load_cpu_share": figures["cpu"]["load"] / figures["seconds"],
-        "failed": sum(n for status, n in figures["statuses"].items() if status not in _SUCCESSES) + figures["lost"],
+        "failed": sum(n for status, n in figures["statuses"].items() if status not in _SUCCESSES)
+        + figures["requests"] * contender.each
+        - figures["adds"]
+        + figures["lost"],
     }
 
 
@@ -161,6 +184,7 @@ class Surroundings(NamedTuple):
     storage_pid: int
     settings: dict[str, str]
     add: str
+    batch: str
 
 
 @asynccontextmanager
@@ -176,7 +200,9 @@ async def surroundings(name: str) -> AsyncGenerator[Surroundings]:
                 **app_settings(storage=storage, metadata_url=metadata_url),
                 "TOKEN_KEYS_URL": f"{metadata_url.partition(TENANT)[0]}{TENANT}/discovery/v2.0/keys",
             }
-            yield Surroundings(storage, port, child.pid, settings, add_request(issuer.token()))
+            yield Surroundings(
+                storage, port, child.pid, settings, add_request(issuer.token()), batch_request(issuer.token())
+            )
     finally:
         await runner.cleanup()
 
@@ -227,6 +253,8 @@ async def compare(rounds: int, seconds: float, against: Sequence[str]) -> list[d
             Contender("bare_inserts", place.storage_port, bare_insert(place.storage)),
             *[await stack.enter_async_context(running(name, place, "compare")) for name in names],
         ]
+        (service,) = (contender for contender in contenders if contender.name == "service")
+        contenders.append(service._replace(name=report.BATCHES, request=place.batch, made='"status":201', each=_BATCH))
         for contender in contenders:
             await _measure(contender, place.storage_pid, 8, 1)
         for number in range(rounds):

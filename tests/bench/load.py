@@ -32,6 +32,8 @@ class Load(NamedTuple):
     seconds: float
     warm_up: float = 0.5
     count: int | None = None
+    made: str = ""
+    """What a response has once for each customer that was added, if it can be for more than one."""
     watched: dict[str, int] = {}  # noqa: RUF012 - read only
     """Processes whose CPU time is measured: name and id."""
 
@@ -47,6 +49,8 @@ class _Run:
         self.measuring = False
         self.stopping = False
         self.latencies: list[float] = []
+        self.adds = 0
+        self._made_mark = load.made.encode()
         self.statuses: Counter[str] = Counter()
         self.lost = 0
         self.under_way = 0
@@ -57,11 +61,12 @@ class _Run:
         self._made += 1
         return (b"%016x%016x" % (self._origin, self._made)).join(self._parts)
 
-    def answered(self, status: bytes, seconds: float) -> None:
+    def answered(self, response: bytes, seconds: float) -> None:
         """Note an answer."""
         if self.measuring:
             self.latencies.append(seconds)
-            self.statuses[status.decode()] += 1
+            self.statuses[response[9:12].decode()] += 1
+            self.adds += response.count(self._made_mark) if self._made_mark else 1
             if len(self.latencies) == self.load.count:
                 self.measuring = False
                 self.enough.set()
@@ -95,7 +100,7 @@ class _Client(asyncio.Protocol):
             self._buffer = data
             return
         self._buffer = b""
-        self._run.answered(data[9:12], time.perf_counter() - self._sent)
+        self._run.answered(data, time.perf_counter() - self._sent)
         if self._run.stopping:
             self._run.under_way -= 1
             self._sent = 0.0
@@ -158,7 +163,8 @@ async def _perform(load: Load) -> dict[str, Any]:
         await asyncio.sleep(0.005)
     ordered = sorted(run.latencies) or [float("nan")]
     return {
-        "adds": len(run.latencies),
+        "adds": run.adds,
+        "requests": len(run.latencies),
         "seconds": seconds,
         "p50": ordered[len(ordered) // 2] * 1000,
         "p99": ordered[len(ordered) * 99 // 100] * 1000,

@@ -11,6 +11,9 @@ _BOTTLENECK_CPU = 0.9
 _BOTTLENECK_RATE = 0.8
 _MOST_PACKAGES = 12
 
+BATCHES = "batches_of_20"
+"""The service again, with twenty adds in each request."""
+
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     all_rows = [head, *rows]
@@ -77,6 +80,15 @@ def _compared(rounds: Sequence[dict[str, Any]]) -> str:
     return _table((*head, "service's adds/s, ratio", "service's CPU, ratio"), rows)
 
 
+def _batched(rounds: Sequence[dict[str, Any]]) -> str:
+    """What batches are worth: their customers beside single adds, in the same rounds."""
+    rows = []
+    for clients in _unique(rounds, "clients"):
+        batches, single = (_select(rounds, contender=name, clients=clients) for name in (BATCHES, "service"))
+        rows.append((str(clients), _ratio(batches, single, "adds_per_second"), _ratio(batches, single, "app_cpu_ms")))
+    return _table(("clients", "customers/s, ratio", "CPU per customer, ratio"), rows)
+
+
 def _bottlenecks(rounds: Sequence[dict[str, Any]]) -> str:
     """When the load, not the server, was what limited a figure."""
     said = [
@@ -126,6 +138,7 @@ def text(figures: dict[str, Any]) -> str:
     parts = []
     if rounds := figures["rounds"]:
         parts += ["Adds", _compared(rounds), _bottlenecks(rounds)]
+        parts += ["Batches of 20 adds against single adds", _batched(rounds)]
     if growth := figures["growth"]:
         parts += [f"A table of {growth['curve'][-1]['rows']} customers against an empty one", _grown(growth)]
     if starts := figures["starts"]:

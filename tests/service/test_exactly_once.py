@@ -48,6 +48,7 @@ def test_500_adds_under_faults_of_every_kind(
 
         asyncio.run(scenario())
     assert figures.faults.total() > 100
+    assert figures.batches > 10
     assert_invariants(figures)
 
 

@@ -534,6 +534,15 @@ def test_a_delete_that_finds_its_customer_just_deleted_is_not_a_success(faulty: 
         assert_error(response, 404, "notFound")
 
 
+@pytest.mark.parametrize("code", [404, 412])
+def test_a_lost_delete_that_could_not_be_looked_into_is_a_503(faulty: Faulty, code: int) -> None:
+    url = f"{BETA.format(uuid4())}/x"
+    faulty.client.post(url.removesuffix("/x"), json={**DOCUMENTED, "id": "x"})
+    faulty.proxy.plan.extend([pass_on, inside(code, committed=False)])
+    faulty.proxy.always = hang
+    assert_error(faulty.client.delete(url), 503, "serviceUnavailable")
+
+
 def test_a_delete_leaves_the_customer_that_was_added_in_place_of_its_own(faulty: Faulty, table: TableClient) -> None:
     business = str(uuid4())
     faulty.client.post(BETA.format(business), json={**DOCUMENTED, "id": "x"})

@@ -1,7 +1,7 @@
-"""A load of adds with retries, as the Graph SDKs make them, and of deletes, while storage fails; and what must hold.
+"""A load of adds, alone and in batches, with retries as the Graph SDKs make them, and of deletes, while storage fails.
 
-At the end, the table must contain exactly the customers that were acknowledged and not deleted, each once, as it was
-sent. Of the deletes of one customer whose write storage got once and answered, at most one is a success.
+What must hold: at the end, the table contains exactly the customers that were acknowledged and not deleted, each once,
+as it was sent. Of the deletes of one customer whose write storage got once and answered, at most one is a success.
 
 Usage: ``python -m tests.support.soak [SECONDS]`` runs it against a service of its own (60 seconds) and prints a report.
 """
@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import aiohttp
 from aiohttp import web
 from azure.data.tables.aio import TableClient
 
+from customers.batch import MAX_REQUESTS
 from customers.email_index import INDEXED, is_index_row
 from infra.local.issuer import Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
@@ -59,11 +61,17 @@ FAULTS: dict[str, Fault] = {
     "500": status(500),
     "500 after the commit": status(500, committed=True),
 }
+_BATCHED = 0.1
+"""How often a client sends a batch of adds instead of one."""
+
 _MOVED = 0.2
 """The share of the customers whose address is changed."""
 
 _DELETED = 0.1
 """The share of the customers that are deleted again."""
+
+_LATE = 0.1
+"""In seconds. A response that takes longer may come after the timeout."""
 
 SHORT_TIMEOUTS = {"STORAGE_CONNECT_TIMEOUT": "0.4", "STORAGE_READ_TIMEOUT": "0.4", "STORAGE_BUDGET": "2"}
 """Settings with which these faults take effect within the time of a test."""
@@ -74,6 +82,7 @@ class Figures:
     """What happened."""
 
     answers: Counter[str] = field(default_factory=Counter)
+    batches: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     acknowledged: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     duplicates: int = 0
@@ -95,13 +104,14 @@ class Figures:
     def lines(self) -> list[str]:
         """The report."""
         return [
-            f"acknowledged {len(self.acknowledged)}, requests {self.answers.total()}, faults {self.faults.total()}",
+            f"acknowledged {len(self.acknowledged)}, requests {self.answers.total()}, batches {self.batches}",
             f"duplicates {self.duplicates}, losses {self.losses}, altered {self.altered}, 500s {self.answers['500']}",
             f"index rows missing or wrong {self.index_faults}, addresses changed {len(self.moved)}",
             f"deleted {len(self.deleted)}, successes too many {self.second_winners}, responses to deletes: "
             + ", ".join(f"{name} {number}" for name, number in sorted(self.deletes.items())),
             "answers: " + ", ".join(f"{name} {number}" for name, number in sorted(self.answers.items())),
-            "faults: " + ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items())),
+            f"faults {self.faults.total()}: "
+            + ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items())),
         ]
 
 
@@ -110,7 +120,12 @@ def inject_faults(proxy: FaultProxy, figures: Figures, rng: random.Random, *, sh
 
     async def fault(of: FaultProxy, request: web.Request) -> web.Response:
         if rng.random() >= share:
-            return await pass_on(of, request)
+            began = time.monotonic()
+            response = await pass_on(of, request)
+            if time.monotonic() - began > _LATE:
+                # On a busy machine, the service may have given up.
+                figures.disturbed.add(request.headers.get("x-ms-client-request-id", ""))
+            return response
         name = rng.choice(list(FAULTS))
         figures.faults[name] += 1
         figures.disturbed.add(request.headers.get("x-ms-client-request-id", ""))
@@ -141,39 +156,102 @@ async def add_until(
 
     async def client(session: aiohttp.ClientSession) -> None:
         while not done():
-            business = rng.choice(businesses)
-            body = {"displayName": f"{rng.getrandbits(64):x} é'\U0001f600", "emailAddress": "a@example.com"}
-            repeatable = {
-                "Repeatability-Request-ID": str(UUID(int=rng.getrandbits(128))),
-                "Repeatability-First-Sent": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"),
-            }
-            while True:
+            number = rng.randint(2, MAX_REQUESTS) if rng.random() < _BATCHED else 1
+            adds = [_Add.random(rng.choice(businesses), rng) for _ in range(number)]
+            send = add_together if number > 1 else add_alone
+            left = adds
+            while left:
                 try:
-                    async with session.post(BETA.format(business), json=body, headers=repeatable) as response:
-                        answer = await response.json()
-                        figures.answers[str(response.status)] += 1
-                        if response.status == 201:
-                            assert (business, answer["id"]) not in figures.acknowledged
-                            figures.acknowledged[business, answer["id"]] = body
-                            break
-                        assert response.status in (429, 503), answer
+                    left = await send(session, left, figures)
                 except (aiohttp.ClientError, TimeoutError) as error:
                     figures.answers[type(error).__name__] += 1
-                await asyncio.sleep(rng.uniform(0.01, 0.1))
-            if rng.random() < _MOVED:
-                # Whether it succeeds or not, the index must agree with the customer.
-                figures.moved.add((business, answer["id"]))
-                with suppress(aiohttp.ClientError, TimeoutError):
-                    address = {"emailAddress": f"{rng.choice('aAb')}@example.com"}
-                    async with session.patch(f"{BETA.format(business)}/{answer['id']}", json=address) as response:
-                        await response.read()
-                        assert response.status in (200, 429, 503)
-            if rng.random() < _DELETED:
-                await delete_at_once(session, business, answer["id"], figures)
+                if left:
+                    await asyncio.sleep(rng.uniform(0.01, 0.1))
+            one = rng.choice(adds)
+            await change(session, one.business, one.customer_id, figures, rng)
 
     async with aiohttp.ClientSession(base, headers=headers, timeout=timeout) as session, asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(client(session))
+
+
+@dataclass
+class _Add:
+    """A customer to be added to a business; and its id, when it is acknowledged."""
+
+    business: str
+    body: dict[str, str]
+    headers: dict[str, str]
+    customer_id: str = ""
+
+    @classmethod
+    def random(cls, business: str, rng: random.Random) -> "_Add":
+        body = {"displayName": f"{rng.getrandbits(64):x} é'\U0001f600", "emailAddress": "a@example.com"}
+        headers = {
+            "Content-Type": "application/json",
+            "Repeatability-Request-ID": str(UUID(int=rng.getrandbits(128))),
+            "Repeatability-First-Sent": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        }
+        return cls(business, body, headers)
+
+    def is_left(self, status: int, answer: dict[str, Any], figures: Figures) -> bool:
+        """Whether this answer is one to repeat the add for; else it is noted as acknowledged."""
+        figures.answers[str(status)] += 1
+        if status != 201:
+            assert status in (429, 503), answer
+            return True
+        self.customer_id = answer["id"]
+        assert (self.business, self.customer_id) not in figures.acknowledged
+        figures.acknowledged[self.business, self.customer_id] = self.body
+        return False
+
+
+async def add_alone(session: aiohttp.ClientSession, adds: list[_Add], figures: Figures) -> list[_Add]:
+    """Send one add, and return it if it is to be repeated."""
+    (one,) = adds
+    async with session.post(BETA.format(one.business), json=one.body, headers=one.headers) as response:
+        return adds if one.is_left(response.status, await response.json(), figures) else []
+
+
+async def add_together(session: aiohttp.ClientSession, adds: list[_Add], figures: Figures) -> list[_Add]:
+    """Send adds as a batch, and return those that are to be repeated."""
+    requests = [
+        {
+            "id": str(position),
+            "method": "POST",
+            "url": BETA.format(quote(one.business)).removeprefix("/beta"),
+            "headers": one.headers,
+            "body": one.body,
+        }
+        for position, one in enumerate(adds)
+    ]
+    async with session.post("/beta/$batch", json={"requests": requests}) as response:
+        whole = await response.json()
+        assert response.status == 200, whole
+    figures.batches += 1
+    answers = {int(answer["id"]): answer for answer in whole["responses"]}
+    assert len(whole["responses"]) == len(answers) == len(adds)
+    return [
+        one
+        for position, one in enumerate(adds)
+        if one.is_left(answers[position]["status"], answers[position]["body"], figures)
+    ]
+
+
+async def change(
+    session: aiohttp.ClientSession, business: str, customer_id: str, figures: Figures, rng: random.Random
+) -> None:
+    """Change the address of some customers, and delete some."""
+    if rng.random() < _MOVED:
+        # Whether it succeeds or not, the index must agree with the customer.
+        figures.moved.add((business, customer_id))
+        with suppress(aiohttp.ClientError, TimeoutError):
+            address = {"emailAddress": f"{rng.choice('aAb')}@example.com"}
+            async with session.patch(f"{BETA.format(business)}/{customer_id}", json=address) as response:
+                await response.read()
+                assert response.status in (200, 429, 503)
+    if rng.random() < _DELETED:
+        await delete_at_once(session, business, customer_id, figures)
 
 
 async def delete_at_once(session: aiohttp.ClientSession, business: str, own: str, figures: Figures) -> None:
