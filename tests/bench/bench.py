@@ -1,9 +1,9 @@
 """The benchmark: this service beside others that do the same, in interleaved rounds of one run.
 
 Usage: ``python -m tests.bench.bench``, in the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each
-measurement; STARTS (7) of each app; ROWS (100000) of the full table; a 0 leaves that part out. AGAINST names folders of
-other checkouts of this service, separated by spaces, to be measured too. It makes figures.json and figures.png in
-``.local/bench-results/``.
+measurement; STARTS (7) of each app; ROWS (100000) of the full table; LINES (20000) of an imported file; a 0 leaves that
+part out. AGAINST names folders of other checkouts of this service, separated by spaces, to be measured too. It makes
+figures.json and figures.png in ``.local/bench-results/``.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from infra.local.run import (
     make_table,
     process,
 )
-from tests.bench import report, starts
+from tests.bench import imports, report, starts
 from tests.bench.load import KEY, Load
 
 CLIENTS = (1, 8, 32)
@@ -185,6 +185,7 @@ class Surroundings(NamedTuple):
     settings: dict[str, str]
     add: str
     batch: str
+    token: str
 
 
 @asynccontextmanager
@@ -200,9 +201,8 @@ async def surroundings(name: str) -> AsyncGenerator[Surroundings]:
                 **app_settings(storage=storage, metadata_url=metadata_url),
                 "TOKEN_KEYS_URL": f"{metadata_url.partition(TENANT)[0]}{TENANT}/discovery/v2.0/keys",
             }
-            yield Surroundings(
-                storage, port, child.pid, settings, add_request(issuer.token()), batch_request(issuer.token())
-            )
+            token = issuer.token()
+            yield Surroundings(storage, port, child.pid, settings, add_request(token), batch_request(token), token)
     finally:
         await runner.cleanup()
 
@@ -309,6 +309,15 @@ async def grow(rows: int, rounds: int, seconds: float) -> dict[str, Any]:
     return {"curve": curve, "rounds": figures}
 
 
+async def import_file(lines: int, rounds: int) -> dict[str, Any]:
+    """Measure the import of a file against batches alone, and its memory for half and for five times as many lines."""
+    async with surroundings("import") as place, running("service", place, "import") as service:
+        of = imports.Place(service.port, service.pid or 0, place.token, lambda: empty_table(place.storage))
+        compared = await imports.against_batches(of, lines, rounds, RESULTS, measure)
+        _say(f"imported {lines} lines {rounds} times")
+        return {"rounds": compared, "memory": await imports.memory(of, (lines // 2, lines * 5), RESULTS)}
+
+
 async def start(times: int) -> list[dict[str, Any]]:
     """Measure the starts of the service and of the least app, in turns."""
     figures = []
@@ -336,6 +345,7 @@ async def main(environ: Mapping[str, str]) -> None:
     """Run all parts and report."""
     rounds, seconds = int(environ.get("ROUNDS") or 5), float(environ.get("DURATION") or 2)
     times, rows = int(environ.get("STARTS") or 7), int(environ.get("ROWS") or 100_000)
+    lines = int(environ.get("LINES") or 20_000)
     RESULTS.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -344,6 +354,7 @@ async def main(environ: Mapping[str, str]) -> None:
         "rounds": await compare(rounds, seconds, environ.get("AGAINST", "").split()) if rounds else [],
         # What a full table changes is little beside what the neighbours change: it takes more rounds to see.
         "growth": await grow(rows, max(2 * rounds, 1), seconds) if rows else None,
+        "import_file": await import_file(lines, max(rounds, 1)) if lines else None,
         "starts": await start(times) if times else [],
         "imports": await starts.imports(SERVICE, app_settings(storage="UseDevelopmentStorage=true", metadata_url=""))
         if times
