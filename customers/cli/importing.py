@@ -203,7 +203,7 @@ class Import:
             keys = [f"id {line.id}"]
             if self._skip_known:
                 keys.append(f"address {fold(line.customer['emailAddress'])}")
-            size = len(line.record.text)
+            size = len(line.record.customer)
             full = len(chunk.lines) == MAX_REQUESTS or chunk.size + size > _LARGEST_BATCH
             if chunk.lines and (full or any(self._holders.get(key) is chunk for key in keys)):
                 yield chunk

@@ -22,7 +22,7 @@ from azure.data.tables import TableClient
 from customers.cli import service as service_module
 from customers.cli.main import main
 from infra.local.issuer import Issuer
-from tests.conftest import Service, free_port, rows
+from tests.conftest import Service, StartService, free_port, rows
 from tests.support.graph import BETA
 from tests.support.layouts import OUTLOOK, SQUARE
 from tests.support.proxy import (
@@ -169,6 +169,17 @@ def test_what_the_service_alone_refuses_is_a_reject_too(
     assert "line 4: the business has another customer with the id own" in outcome.err
     assert rejects.read_text().count("another customer") == 2
     assert names(client, business) == ["Bob", "Somebody"]
+
+
+def test_an_address_that_only_the_service_checks_is_rejected_with_its_reason(
+    run: Run, start_service: StartService, tmp_path: Path
+) -> None:
+    rejects = tmp_path / "rejects.csv"
+    with start_service(EMAIL_ADDRESS_CHECK="smtp") as strict:
+        outcome = run("--rejects", str(rejects), content=f"{HEADER}Ada,ada@example.com,\nBob,bob,\n", base=strict.base)
+    assert (outcome.code, outcome.counts) == (1, [1, 0, 0, 1])
+    assert "line 3: the service refuses it: emailAddress: must be a valid e-mail address" in outcome.err
+    assert "Bob,bob," in rejects.read_text()
 
 
 def test_one_that_was_changed_since_is_already_there(run: Run, client: httpx.Client, business: str) -> None:
