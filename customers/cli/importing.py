@@ -109,33 +109,42 @@ class Refusals:
             self.say(f"{more} All rejected lines are in {self._path}.".strip())
 
 
-def _valid(file: File, refusals: Refusals | None) -> Iterator[tuple[Record, NewCustomer]]:
-    """The records of a file that the service would take; the others are refused, if that has not been done.
+def _read(file: File, refuse: Callable[[Record, str], None]) -> Iterator[tuple[Record, NewCustomer | None]]:
+    """The records of a file, each with the customer that the service would take; None if it was refused.
 
     The service may be set to demand valid e-mail addresses, too; that is left to it.
     """
     for record in file.source.records():
-        problem = record.problem
+        customer, problem = None, record.problem
         if not problem:
             try:
-                yield record, NewCustomer.from_json(record.customer, email_address_check="none")
+                customer = NewCustomer.from_json(record.customer, email_address_check="none")
             except BadRequest as error:
                 problem = file.source.explain(record, error)
-        if problem and refusals:
-            refusals.refuse(record, problem)
+        if customer is None:
+            refuse(record, problem)
+        yield record, customer
 
 
 async def check(file: File, refusals: Refusals, *, quiet: bool) -> int:
     """Validate the whole file, and count the valid customers. Raises UsageError where it cannot be read."""
-    number = reached = 0
+    valid = reached = 0
     with _progress("bytes checked", file.size, refusals, quiet=quiet) as progress:
-        for number, _ in enumerate(_valid(file, refusals), 1):
+        for number, (_, customer) in enumerate(_read(file, refusals.refuse), 1):
+            valid += customer is not None
             if number % _LINES_PER_STEP == 0:
                 progress.advance(file.position - reached)
                 reached = file.position
                 await asyncio.sleep(0)  # so that Ctrl-C ends it
         progress.advance(file.size - reached)
-    return number
+    return valid
+
+
+def _lines(file: File) -> Iterator[Line]:
+    """The valid customers of a file that has been checked."""
+    for record, customer in _read(file, lambda *_: None):
+        if customer is not None:
+            yield Line.of(record, customer)
 
 
 @contextmanager
@@ -345,7 +354,7 @@ async def _send(work: Import, file: File, counts: Counts) -> None:
     """Send all valid lines, and say what became of them, also if it ends early."""
     rest = " The rest was not sent, or its outcome is not known."
     try:
-        await work.send(Line.of(*one) for one in _valid(file, None))
+        await work.send(_lines(file))
         rest = ""
     finally:
         print(f"{counts}.{rest}", flush=True)
