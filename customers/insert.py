@@ -1,36 +1,18 @@
-"""Inserts customers directly over HTTP: the layers of the storage client cost more than the rest of an add together.
+"""Inserts customers, each with its index row.
 
-Sources: "Table Service REST API", Insert Entity; "Performing entity group transactions"; "Authorize with Shared Key",
-Shared Key Lite for the Table service.
+Sources: "Table Service REST API", Insert Entity; "Performing entity group transactions".
 """
 
-import asyncio
-import base64
-import hmac
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from email.utils import formatdate
-from typing import NamedTuple, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import aiohttp
-from azure.core.credentials import AzureNamedKeyCredential
-from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.exceptions import (
-    ClientAuthenticationError,
-    HttpResponseError,
-    ResourceExistsError,
-    ResourceNotFoundError,
-    ServiceRequestError,
-    ServiceResponseError,
-)
-from azure.data.tables.aio import TableClient
+from azure.core.exceptions import ResourceExistsError, ServiceResponseError
 from pydantic_core import to_json
 
-_SCOPE = "https://storage.azure.com/.default"
-_ERRORS = {401: ClientAuthenticationError, 404: ResourceNotFoundError, 409: ResourceExistsError}
+from customers.direct import Direct, Response
 
 # The rows are JSON in ASCII on one line, so no line of them can be a boundary.
 _BATCH, _CHANGESET = "batch_customers", "changeset_customers"
@@ -51,52 +33,12 @@ MAX_BYTES = 3_900_000
 
 type _Row = Mapping[str, str | datetime]
 
-type _Authorize = Callable[[str], Awaitable[str]]
-"""Makes the Authorization header of a request with this date."""
-
-
-class ErrorResponse(NamedTuple):
-    """A response other than success, with the attributes that azure-core's errors read."""
-
-    request: str
-    status_code: int
-    reason: str | None
-    headers: Mapping[str, str]
-    body: bytes
-
-    def text(self) -> str:
-        """The body as text."""
-        return self.body.decode(errors="replace")
-
 
 class Insert:
-    """Inserts rows into the table of a client, with its credential. It never retries; the caller decides that."""
+    """Inserts rows into the table. It never retries; the caller decides that."""
 
-    def __init__(
-        self,
-        client: TableClient,
-        session: aiohttp.ClientSession,
-        *,
-        timeout: aiohttp.ClientTimeout,
-        on_error: Callable[[ErrorResponse], None],
-    ) -> None:
-        self._url = f"{client.url}/$batch"
-        self._table_url = f"{client.url}/{client.table_name}"
-        self._session = session
-        self._timeout = timeout
-        self._on_error = on_error
-        self._authorize = (
-            _with_shared_key(client.credential, urlsplit(self._url).path)
-            if isinstance(client.credential, AzureNamedKeyCredential)
-            else _with_token(cast("AsyncTokenCredential", client.credential))
-        )
-        self._headers = {
-            "Accept": "application/json;odata=minimalmetadata",
-            "Content-Type": TRANSACTION_TYPE,
-            "DataServiceVersion": "3.0",
-            "User-Agent": "booking-customers",
-            "x-ms-version": client.api_version,
-        }
+    def __init__(self, direct: Direct) -> None:
+        self._direct = direct
 
     async def __call__(self, row: _Row, index_row: _Row, *, operation_id: str) -> str:
         """Insert a row, and its index row in place of an older one if there is any, and return the row's ETag.
@@ -109,40 +51,26 @@ class Insert:
 
     def part(self, row: _Row, index_row: _Row) -> bytes:
         """The part of a transaction that inserts a row, and its index row."""
-        return transaction_part(self._table_url, row, index_row)
+        return transaction_part(self._direct.table_url, row, index_row)
 
     async def all(self, parts: Sequence[bytes], *, operation_id: str) -> list[str]:
         """Insert the rows of all parts or none, at most ``MAX_PARTS`` and ``MAX_BYTES``, and return their ETags.
 
         Raises as the insert of one does. ``refused_part`` tells which part had the taken key.
         """
-        date = formatdate(usegmt=True)
-        headers = {
-            **self._headers,
-            "Authorization": await self._authorize(date),
-            "x-ms-client-request-id": operation_id,
-            "x-ms-date": date,
-        }
-        try:
-            async with self._session.post(
-                self._url, data=transaction(parts), headers=headers, timeout=self._timeout, allow_redirects=False
-            ) as response:
-                received = await response.read()
-                failed = ErrorResponse(self._url, response.status, response.reason, response.headers, received)
-        except aiohttp.ClientError as error:
-            raise ServiceRequestError(error, error=error) from error
-        if failed.status_code == 202:
+        headers = {"Content-Type": TRANSACTION_TYPE, "x-ms-client-request-id": operation_id}
+        response = await self._direct.send("POST", f"{self._direct.url}/$batch", headers, transaction(parts))
+        if response.status_code == 202:
             # Inside is the response to each operation, or to the one that failed.
-            found = [(int(status), head) for status, head in _RESPONSE.findall(received)]
+            found = [(int(status), head) for status, head in _RESPONSE.findall(response.body)]
             if len(found) == 2 * len(parts) and all(status == 204 for status, _ in found):
                 etags = [_ETAG.search(head) for _, head in found[::2]]
                 if all(etags):
                     return [etag[1].decode("ascii") for etag in etags if etag]
             if len(found) != 1:
                 raise ServiceResponseError("the response to the transaction cannot be read")
-            failed = failed._replace(status_code=found[0][0], reason=None)
-        self._on_error(failed)
-        raise _ERRORS.get(failed.status_code, HttpResponseError)(response=failed)
+            response = response._replace(status_code=found[0][0], reason=None)
+        raise self._direct.error(response)
 
 
 def refused_part(error: ResourceExistsError) -> int | None:
@@ -150,7 +78,7 @@ def refused_part(error: ResourceExistsError) -> int | None:
 
     The message begins with the number of the operation, of which a part has two.
     """
-    number = _OPERATION.search(error.response.body) if isinstance(error.response, ErrorResponse) else None
+    number = _OPERATION.search(error.response.body) if isinstance(error.response, Response) else None
     return int(number[1]) // 2 if number else None
 
 
@@ -175,30 +103,6 @@ def transaction_part(table_url: str, row: _Row, index_row: _Row) -> bytes:
 
 def _in_url(key: str | datetime) -> str:
     return quote(str(key).replace("'", "''"), safe="")
-
-
-def _with_shared_key(credential: AzureNamedKeyCredential, path: str) -> _Authorize:
-    """Sign the date and the path with the account's key."""
-    account, secret = credential.named_key
-    key = base64.b64decode(secret)
-
-    async def authorize(date: str) -> str:
-        signature = hmac.digest(key, f"{date}\n/{account}{path}".encode(), "sha256")
-        return f"SharedKeyLite {account}:{base64.b64encode(signature).decode()}"
-
-    return authorize
-
-
-def _with_token(credential: AsyncTokenCredential) -> _Authorize:
-    """Use the identity's token, which the credential caches and renews."""
-    # While there is no token, one caller requests it rather than all of them.
-    requesting = asyncio.Lock()
-
-    async def authorize(_: str) -> str:
-        async with requesting:
-            return f"Bearer {(await credential.get_token(_SCOPE)).token}"
-
-    return authorize
 
 
 def _to_entity(row: _Row) -> bytes:

@@ -8,16 +8,24 @@ Source: "Table Service REST API", Query Entities; "Query timeout and pagination"
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from azure.core.exceptions import AzureError
-from azure.data.tables import TableEntity
 
-from customers.email_index import CUSTOMER_ID, INDEXED, LEAST_CUSTOMER, MARK, Address, index_range
+from customers.email_index import (
+    CUSTOMER_ID,
+    INDEXED,
+    LEAST_CUSTOMER,
+    MARK,
+    Address,
+    index_range,
+    index_row_of,
+    is_index_row,
+)
 from customers.errors import BadRequest, GraphError
 from customers.model import Stored
+from customers.read import FilterValue, Keys, Row
 from customers.row import from_row
 from customers.settings import Settings
 from customers.storage import Backpressure, Connection, etag_of, put, raise_unavailable
@@ -44,7 +52,7 @@ class TableFilter(NamedTuple):
     """A filter in Table Storage's language: its text, with ``@name`` in place of each value, and the values."""
 
     text: str
-    parameters: dict[str, str | datetime]
+    parameters: dict[str, FilterValue]
 
 
 class Condition(NamedTuple):
@@ -155,19 +163,17 @@ class CustomerLists:
 
     async def _index_rows(
         self, business_id: str, condition: Condition, top: int, reached: Continuation | None
-    ) -> tuple[list[TableEntity], Continuation | None]:
+    ) -> tuple[list[Row], Continuation | None]:
         first, end = index_range(condition.addresses[0].value)
         where = TableFilter("RowKey ge @first and RowKey lt @end", {"first": first, "end": end})
         rows, reached = await self._query(business_id, where, top, reached, index=True)
         return [row for row in rows if _matches(condition, row)], reached
 
-    async def _customers(
-        self, business_id: str, condition: Condition, index_rows: Sequence[TableEntity]
-    ) -> list[TableEntity]:
+    async def _customers(self, business_id: str, condition: Condition, index_rows: Sequence[Row]) -> list[Row]:
         """The rows of those customers that meet the condition, in the order of their index rows."""
         at_once = asyncio.Semaphore(_MAX_GETS)
 
-        async def get(customer_id: str) -> TableEntity | None:
+        async def get(customer_id: str) -> Row | None:
             async with at_once:
                 if condition.where is None:
                     return await self._get(business_id, customer_id)
@@ -190,20 +196,34 @@ class CustomerLists:
         return self._indexed
 
     async def _look_for_mark(self) -> None:
-        """Find out whether the table is marked as indexed; an empty one is marked here, since it is complete.
+        """Find out whether the table is marked as indexed. A new one is marked here: see ``_is_complete``.
 
         Raises ResourceNotFoundError if there is no table.
         """
         self._ask_again = asyncio.get_running_loop().time() + _MARK_REMEMBERED
         if await self._get(MARK["PartitionKey"], MARK["RowKey"]) is None:
-            table = await self._connection.table()
             try:
-                async for _ in table.list_entities(results_per_page=1, select=["RowKey"]):
+                if not await self._is_complete():
                     return
                 await self._connection.transact([put(MARK)], operation_id=str(uuid4()))
             except (AzureError, Backpressure) as error:
                 raise_unavailable(error)
         self._indexed = True
+
+    async def _is_complete(self) -> bool:
+        """Whether one storage operation shows that every customer of the table has its index row."""
+        table = await self._connection.table()
+        pages = table.list_entities(results_per_page=_MAX_ROWS, select=["PartitionKey", "RowKey", INDEXED]).by_page()
+        # A transaction may come between two rows that are read, but what it changes only looks incomplete.
+        rows = [row async for row in await anext(pages)]
+        if pages.continuation_token:  # type: ignore[attr-defined]
+            return False
+        keys = {(row["PartitionKey"], row["RowKey"]) for row in rows}
+        return all(
+            row.get(INDEXED) and (row["PartitionKey"], index_row_of(row)["RowKey"]) in keys
+            for row in rows
+            if not is_index_row(row)
+        )
 
     async def is_there(self) -> bool:
         """Whether the table exists and storage responds."""
@@ -214,7 +234,7 @@ class CustomerLists:
             return False
         return True
 
-    async def _get(self, partition_key: str, row_key: str) -> TableEntity | None:
+    async def _get(self, partition_key: str, row_key: str) -> Row | None:
         try:
             return await self._connection.get(partition_key, row_key)
         except (AzureError, Backpressure) as error:
@@ -227,28 +247,25 @@ class CustomerLists:
         top: int,
         continuation: Continuation | None,
         *,
-        select: Sequence[str] | None = None,
+        select: Sequence[str] = (),
         index: bool = False,
-    ) -> tuple[list[TableEntity], Continuation | None]:
+    ) -> tuple[list[Row], Continuation | None]:
         """One storage operation: some rows of the business, perhaps none, and where the list continues.
 
         They are customers, or, with ``index``, whatever ``where`` selects by its keys.
         """
-        table = await self._connection.table()
         text = "PartitionKey eq @business"
-        parameters: dict[str, str | datetime] = {"business": business_id}
+        parameters: dict[str, FilterValue] = {"business": business_id}
         if not index:
             text += " and RowKey ge @least"
             parameters["least"] = LEAST_CUSTOMER
         if where is not None:
             text = f"{text} and {where.text}"
             parameters |= where.parameters
-        keys = continuation and {"PartitionKey": continuation.partition_key, "RowKey": continuation.row_key}
-        pages = table.query_entities(
-            text, parameters=parameters, results_per_page=top, select=list(select) if select else None
-        ).by_page(cast("str", keys))  # a dict, despite its declaration
+        reached = Keys(continuation.partition_key, continuation.row_key) if continuation else None
+        read = await self._connection.read()
         try:
-            rows = [row async for row in await anext(pages)]
+            rows, keys = await read.query(text, parameters, top=top, select=select, continuation=reached)
         except (AzureError, Backpressure) as error:
             status = getattr(error, "status_code", None)
             if status in (414, 431):
@@ -258,11 +275,10 @@ class CustomerLists:
                     "Storage rejects this $filter or $skiptoken. Simplify the filter; follow @odata.nextLink unchanged."
                 ) from error
             raise_unavailable(error)
-        token = pages.continuation_token  # type: ignore[attr-defined]
-        return rows, Continuation(token["PartitionKey"], token["RowKey"], index) if token else None
+        return rows, Continuation(*keys, index) if keys else None
 
 
-def _stored(row: TableEntity) -> Stored:
+def _stored(row: Row) -> Stored:
     return Stored(from_row(row), etag_of(row.metadata))
 
 
@@ -270,7 +286,7 @@ def _for_storage(condition: Condition) -> TableFilter | None:
     """What storage can evaluate of a condition: all of it but an address without its case."""
     exact = [address.value for address in condition.addresses if address.exact]
     parts = [f"{INDEXED} eq @address{number}" for number in range(len(exact))]
-    parameters: dict[str, str | datetime] = {f"address{number}": value for number, value in enumerate(exact)}
+    parameters: dict[str, FilterValue] = {f"address{number}": value for number, value in enumerate(exact)}
     if condition.where is not None:
         parts.append(condition.where.text)
         parameters |= condition.where.parameters

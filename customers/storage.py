@@ -15,16 +15,17 @@ from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,
     ResourceModifiedError,
-    ResourceNotFoundError,
     ServiceRequestError,
     ServiceResponseError,
 )
 from azure.core.pipeline.transport import AioHttpTransport
-from azure.data.tables import TableEntity, TableErrorCode, TableTransactionError, UpdateMode
+from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
+from customers.direct import Direct
 from customers.errors import ServiceUnavailable, TooManyRequests
 from customers.insert import Insert
+from customers.read import Read, Row
 from customers.settings import TableSettings
 
 # In seconds. Azurite closes a connection after 5 seconds without a request, and one sent at that instant fails.
@@ -102,18 +103,13 @@ class Connection:
         """Return the insert into the table, over the same connections and with the same credential."""
         return (await self._opened()).insert
 
-    async def get(self, partition_key: str, row_key: str) -> TableEntity | None:
-        """Return a row, or None if the table has no such row.
+    async def read(self) -> Read:
+        """Return what reads rows of the table, over the same connections and with the same credential."""
+        return (await self._opened()).read
 
-        Raises ResourceNotFoundError if there is no table, and what else the client raises.
-        """
-        table = await self.table()
-        try:
-            return await table.get_entity(partition_key, row_key)
-        except ResourceNotFoundError as error:
-            if getattr(error, "error_code", None) == TableErrorCode.TABLE_NOT_FOUND:
-                raise
-            return None
+    async def get(self, partition_key: str, row_key: str) -> Row | None:
+        """Return a row, or None if the table has no such row. Raises as ``Read.get``."""
+        return await (await self.read()).get(partition_key, row_key)
 
     async def transact(self, operations: Sequence[Operation], *, operation_id: str) -> Sequence[Mapping[str, Any]]:
         """Make all of these changes or none, in one attempt, and return the metadata of each row, as ``etag_of`` reads.
@@ -149,10 +145,11 @@ class Connection:
 
 
 class _Opened(NamedTuple):
-    """The client, the insert, and the stack that closes them and their credential."""
+    """The client, what goes past it, and the stack that closes them and their credential."""
 
     table: TableClient
     insert: Insert
+    read: Read
     close: AsyncExitStack
 
 
@@ -190,7 +187,8 @@ def _connect(settings: TableSettings, credential: AsyncTokenCredential | None) -
         client = TableClient(str(settings.table_service_uri), settings.table, credential=credential, **options)
     close.push_async_callback(client.close)
     timeout = aiohttp.ClientTimeout(sock_connect=settings.connect_timeout, sock_read=settings.read_timeout)
-    return _Opened(client, Insert(client, session, timeout=timeout, on_error=_pass_on_retry_after), close)
+    direct = Direct(client, session, timeout=timeout, on_error=_pass_on_retry_after)
+    return _Opened(client, Insert(direct), Read(direct), close)
 
 
 def is_transient(error: Exception) -> bool:

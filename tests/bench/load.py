@@ -1,8 +1,8 @@
 """The load: clients that each send the same request over and over on a connection of their own.
 
 In a process of its own, and as lean as Python can be, so that what is measured is the server. One JSON object on stdin
-says what to do (see ``Load``), and one on stdout has the results. ``KEY`` in the request is replaced by a new key of
-as many characters each time.
+says what to do (see ``Load``), and one on stdout has the results. ``KEY`` in a request is replaced by a new key of as
+many characters each time.
 """
 
 import asyncio
@@ -24,7 +24,10 @@ _PATIENCE = 10.0
 
 
 class Load(NamedTuple):
-    """What to do: warm up, then measure for so many seconds, or until so many requests were answered."""
+    """What to do: warm up, then measure for so many seconds, or until so many requests were answered.
+
+    With ``then``, a second request follows the response to each, and both count as one.
+    """
 
     port: int
     request: str
@@ -32,6 +35,7 @@ class Load(NamedTuple):
     seconds: float
     warm_up: float = 0.5
     count: int | None = None
+    then: str | None = None
     made: str = ""
     """What a response has once for each customer that was added, if it can be for more than one."""
     watched: dict[str, int] = {}  # noqa: RUF012 - read only
@@ -42,7 +46,9 @@ class _Run:
     """The state that all clients share."""
 
     def __init__(self, load: Load) -> None:
-        self._parts = load.request.encode().split(KEY.encode())
+        self._parts = [
+            request.encode().split(KEY.encode()) for request in (load.request, load.then) if request is not None
+        ]
         self._made = 0
         self._origin = time.time_ns()
         self.load = load
@@ -56,10 +62,11 @@ class _Run:
         self.under_way = 0
         self.enough = asyncio.Event()
 
-    def next(self) -> bytes:
-        """The next request."""
+    def next(self) -> list[bytes]:
+        """The next request, and the one that follows it if there is any, the last one first."""
         self._made += 1
-        return (b"%016x%016x" % (self._origin, self._made)).join(self._parts)
+        key = b"%016x%016x" % (self._origin, self._made)
+        return [key.join(parts) for parts in reversed(self._parts)]
 
     def answered(self, response: bytes, seconds: float) -> None:
         """Note an answer."""
@@ -82,6 +89,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, run: _Run) -> None:
         self._run = run
         self._buffer = b""
+        self._to_send: list[bytes] = []
         self._sent = 0.0
 
     def connection_made(self, transport: Any) -> None:
@@ -90,8 +98,9 @@ class _Client(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
+        self._to_send = self._run.next()
         self._sent = time.perf_counter()
-        self._transport.write(self._run.next())
+        self._transport.write(self._to_send.pop())
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
@@ -100,6 +109,9 @@ class _Client(asyncio.Protocol):
             self._buffer = data
             return
         self._buffer = b""
+        if self._to_send and data[9:12] == b"200":
+            self._transport.write(self._to_send.pop())
+            return
         self._run.answered(data, time.perf_counter() - self._sent)
         if self._run.stopping:
             self._run.under_way -= 1

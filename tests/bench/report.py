@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from tests.support.reads import LOOKUPS
+
 _BOTTLENECK_CPU = 0.9
 _BOTTLENECK_RATE = 0.8
 _MOST_PACKAGES = 12
@@ -149,12 +151,42 @@ def _started(starts: Sequence[dict[str, Any]]) -> str:
     return _table(("from", ".pyc", "service s", "bare imports s", "ratio"), rows)
 
 
+def _looked_up(lookups: dict[str, Any]) -> str:
+    asked = _table(
+        ("request", "customers", "storage requests", "rows", "s in Azure", "s without the index"),
+        [
+            (
+                row["query"],
+                str(row["customers"]),
+                str(row["requests"]),
+                str(row["rows"]),
+                _number(row["seconds"], 3),
+                _number(row["seconds_before"], 3),
+            )
+            for row in sorted(lookups["asked"], key=lambda row: str(row["query"]))
+        ],
+    )
+    rows = []
+    for size in _unique(lookups["timed"], "customers"):
+        service, bare = (
+            _select(lookups["timed"], customers=size, contender=name) for name in ("service", "bare requests")
+        )
+        medians = [_number(_median(own, "p50"), 2) for own in (service, bare)]
+        rows.append(
+            (str(size), *medians, _ratio(service, bare, "p50"), str(sum(row["failed"] for row in service + bare)))
+        )
+    timed = _table(("customers", "lookup ms", "the same bare requests ms", "ratio", "failed"), rows)
+    return f"{asked}\n\nA lookup by address, one client, with Azurite:\n\n{timed}"
+
+
 def text(figures: dict[str, Any]) -> str:
     """All tables; a ratio is the median of the rounds' ratios, with the least and the greatest."""
     parts = []
     if rounds := figures["rounds"]:
         parts += ["Adds", _compared(rounds), _bottlenecks(rounds)]
         parts += ["Batches of 20 adds against single adds", _batched(rounds)]
+    if lookups := figures["lookups"]:
+        parts += ["What reads ask of storage, and what its published limits make of that", _looked_up(lookups)]
     if growth := figures["growth"]:
         parts += [f"A table of {growth['curve'][-1]['rows']} customers against an empty one", _grown(growth)]
     if imported := figures["import_file"]:
@@ -170,9 +202,9 @@ def text(figures: dict[str, Any]) -> str:
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
-    """Draw what there is of the adds, the times, the CPU and the growth."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, 2)
+    """Draw what there is of the adds, the times, the CPU, the growth and the lookups."""
+    figure = Figure(figsize=(18, 8), layout="constrained")
+    axes = figure.subplots(2, 3)
     rounds = [row for row in figures["rounds"] if row["contender"] != "noop"]
     clients = _unique(rounds, "clients")
     for index, name in enumerate(_unique(rounds, "contender")):
@@ -213,4 +245,20 @@ def plot(figures: dict[str, Any], path: Path) -> None:
         axes[1, 1].plot([0, curve[-1]["rows"]], ends, label="service", marker="o")
         axes[1, 1].legend()
     axes[1, 1].set_ylim(bottom=0)
+    if lookups := figures["lookups"]:
+        _plot_lookups(lookups, axes[0, 2], axes[1, 2])
     figure.savefig(path, dpi=110)
+
+
+def _plot_lookups(lookups: dict[str, Any], asked: Any, timed: Any) -> None:
+    sizes = _unique(lookups["asked"], "customers")
+    for name, field in (("with the index", "seconds"), ("without", "seconds_before")):
+        seconds = [_select(lookups["asked"], query=LOOKUPS[0], customers=size)[0][field] for size in sizes]
+        asked.plot(sizes, seconds, label=name, marker="o")
+    asked.set(title="a lookup by address in Azure, s", xlabel="customers", xscale="log", yscale="log")
+    for name in ("service", "bare requests"):
+        p50 = [_median(_select(lookups["timed"], contender=name, customers=size), "p50") for size in sizes]
+        timed.plot(sizes, p50, label=name, marker="o")
+    timed.set(title="a lookup by address with Azurite, ms", xlabel="customers", xscale="log", ylim=(0, None))
+    asked.legend()
+    timed.legend()

@@ -1,15 +1,21 @@
 """The official Graph SDKs for Python, unmodified, against the service: each operation, and how errors arrive."""
 
 import asyncio
+import json
+import os
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import msgraph
 import msgraph_beta
 import pytest
+from anyio.from_thread import BlockingPortal
 from azure.core.credentials import AccessToken
 from kiota_abstractions.base_request_configuration import RequestConfiguration
 from msgraph.generated.models.booking_customer import BookingCustomer as V1Customer
@@ -24,8 +30,10 @@ from msgraph_core import PageIterator
 
 from infra.local.issuer import Issuer
 from infra.local.run import connection_string
-from tests.conftest import Service, StartService
+from tests.conftest import Service, StartService, free_port
+from tests.support.graph import DOCUMENTED
 from tests.support.proxy import FaultProxy, nothing_yet
+from tests.support.tls import tls
 
 
 class StaticCredential:
@@ -199,3 +207,65 @@ def test_a_refused_token_arrives_as_an_error(
         assert (caught.value.response_status_code, caught.value.error.code) == (status, code)
 
     run(scenario, issuer.token(claims))
+
+
+_JAVASCRIPT = """
+import { Client, PageIterator } from "@microsoft/microsoft-graph-client";
+const { TOKEN, HOST, CUSTOMERS } = process.env;
+const authProvider = { getAccessToken: async () => TOKEN };
+const customHosts = new Set([HOST.split(":")[0]]);
+const options = { baseUrl: `https://${HOST}/`, defaultVersion: "v1.0", authProvider, customHosts };
+const client = Client.initWithMiddleware(options);
+const headers = { "X-Forwarded-Proto": "https", "X-Forwarded-Host": HOST };
+const first = await client.api(CUSTOMERS).headers(headers).filter("displayName eq 'Ada'").get();
+const found = [];
+const iterator = new PageIterator(client, first, (customer) => found.push(customer.id) > 0, { headers });
+await iterator.iterate();
+console.log(JSON.stringify([first.value, found]));
+"""
+
+
+def test_the_page_iterator_of_javascript_goes_on_after_an_empty_page(
+    start_service: StartService,
+    start_proxy: Callable[[], AbstractContextManager[FaultProxy]],
+    issuer: Issuer,
+    portal: BlockingPortal,
+    tmp_path: Path,
+) -> None:
+    customers, token, port = f"/solutions/bookingBusinesses/{uuid4()}/customers", issuer.token(), free_port()
+    certificate, host = tmp_path / "certificate.pem", f"127.0.0.1:{port}"
+    with (
+        start_proxy() as proxy,
+        start_service(
+            CUSTOMERS_STORAGE=connection_string(proxy.port), STORAGE_BUDGET="1", FORWARDED_HOSTS=host
+        ) as service,
+        ExitStack() as stack,
+    ):
+        # It follows links over https only.
+        front = FaultProxy(service.base, tls=tls(certificate))
+        front.port = port
+        stack.callback(portal.call, front.stop)
+        portal.call(front.start)
+        added = httpx.post(
+            f"{service.base}/v1.0{customers}",
+            headers={"Authorization": f"Bearer {token}"},
+            json={**DOCUMENTED, "displayName": "Ada"},
+        )
+        proxy.plan.extend([nothing_yet(0.4)] * 4)
+        ended = subprocess.run(
+            ["node", "--input-type=module", "-"],  # noqa: S607
+            input=_JAVASCRIPT,
+            env={
+                **os.environ,
+                "TOKEN": token,
+                "HOST": host,
+                "CUSTOMERS": customers,
+                "NODE_EXTRA_CA_CERTS": str(certificate),
+            },
+            cwd=Path(__file__).parent,  # where node finds its packages
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == [[], [added.json()["id"]]]

@@ -1,12 +1,14 @@
 """Updating and deleting over HTTP, preconditions, and the whole service held against a dictionary."""
 
 import asyncio
+import json
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from azure.data.tables import TableClient
+from azure.data.tables import EdmType, EntityProperty, TableClient, UpdateMode
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -295,3 +297,43 @@ def test_an_update_and_its_row_keep_the_columns(client: httpx.Client, table: Tab
     assert row["phones"] == '[{"number":"1"}]'
     assert row["operationId"] == response.headers["request-id"]
     assert row["updateOperationIds"] == updated.headers["request-id"]
+
+
+def test_an_update_keeps_columns_of_every_type_that_the_service_does_not_know(
+    client: httpx.Client, table: TableClient
+) -> None:
+    business = str(uuid4())
+    url = client.post(BETA.format(business), json=DOCUMENTED).headers["Location"]
+    (row,) = rows(table, business)
+    others = {
+        "text": "o'é\U0001f600@name",
+        "yes": True,
+        "int32": -7,
+        "int64": EntityProperty(1 << 62, EdmType.INT64),
+        "double": 2.5,
+        "whole": 3.0,
+        "not_a_number": EntityProperty("NaN", EdmType.DOUBLE),
+        "guid": uuid4(),
+        "binary": b"\0\xff",
+        "date": datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC),
+        "ticks": EntityProperty("2026-11-23T12:00:00.1234567Z", EdmType.DATETIME),
+    }
+    table.update_entity({**row, **others}, mode=UpdateMode.MERGE)
+    before = _as_sent(table, row)
+    assert_customer(client.patch(url, json={"displayName": "New"}), 200)
+    after = _as_sent(table, row)
+    assert {name: after[name] for name in after if name.partition("@")[0] in others} == {
+        name: before[name] for name in before if name.partition("@")[0] in others
+    }
+    assert after["displayName"] == "New"
+
+
+def _as_sent(table: TableClient, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as storage sends it, with the types of its columns."""
+    sent: list[dict[str, Any]] = []
+    table.get_entity(
+        row["PartitionKey"],
+        row["RowKey"],
+        raw_response_hook=lambda response: sent.append(json.loads(response.http_response.text())),
+    )
+    return sent[0]

@@ -169,6 +169,30 @@ def test_customers_from_before_the_index_are_found_changed_deleted_and_indexed(
         assert index_faults(old_table, business) == []
 
 
+def test_a_table_whose_first_requests_are_adds_is_marked_while_one_page_shows_it_to_be_complete(
+    start_service: StartService, issuer: Issuer, old_table: TableClient
+) -> None:
+    def is_marked_by_a_start() -> bool:
+        with start_service(CUSTOMERS_TABLE=old_table.table_name):  # whose health check looks for the mark
+            return MARK in [{name: row[name] for name in MARK} for row in old_table.list_entities()]
+
+    business, headers = str(uuid4()), {"Authorization": f"Bearer {issuer.token()}"}
+    with (
+        start_service(CUSTOMERS_TABLE=old_table.table_name) as service,
+        httpx.Client(base_url=service.base, headers=headers) as client,
+    ):
+        for own in "abc":
+            add(client, business, own, f"{own}@x")
+    old_table.delete_entity(MARK)
+    assert is_marked_by_a_start()
+    old_table.delete_entity(MARK)
+    old_table.delete_entity(index_row(business, "b", "b@x"))
+    assert not is_marked_by_a_start()
+    old_table.create_entity(index_row(business, "b", "b@x"))
+    fill(old_table, old_table.get_entity(business, "a"), range(500))
+    assert not is_marked_by_a_start()
+
+
 def test_reindex_repairs_and_tells_of_what_was_wrong(
     start_service: StartService, issuer: Issuer, storage: Storage, old_table: TableClient
 ) -> None:

@@ -24,6 +24,7 @@ from azure.core.exceptions import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from customers.direct import Direct
 from customers.insert import Insert
 
 ROW: dict[str, str | datetime] = {
@@ -89,7 +90,7 @@ async def _insert(status: int, headers: Mapping[str, str], body: bytes, times: i
         client = SimpleNamespace(url=account, table_name="customers", credential=done.credential, api_version="v")
         async with aiohttp.ClientSession() as session:
             timeout = aiohttp.ClientTimeout(sock_read=5)
-            insert = Insert(cast("Any", client), session, timeout=timeout, on_error=lambda _: None)
+            insert = Insert(Direct(cast("Any", client), session, timeout=timeout, on_error=lambda _: None))
             done.etags.extend(await asyncio.gather(*[insert(ROW, INDEX_ROW, operation_id="o") for _ in range(times)]))
     finally:
         await runner.cleanup()
