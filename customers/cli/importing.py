@@ -3,7 +3,7 @@
 A customer without an ``id`` gets one that is derived from what the file says of it. So a repeat finds it there, however
 the first run ended, and lines that say the same are one customer.
 
-The file is read twice: all of it is checked before anything is sent.
+All of the file is checked before anything is sent; what is valid waits in a temporary file.
 """
 
 import asyncio
@@ -15,7 +15,11 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple, Self
+
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from customers.batch import MAX_REQUESTS
 from customers.cli.command import Command, Exit, UsageError
@@ -34,8 +38,8 @@ _LOOKUPS_AT_ONCE = 2
 _MAX_SHOWN = 10
 """How many refused lines are shown where a file has all of them."""
 
-_LARGEST_BATCH = 900_000
-"""In bytes of customers, so that twenty large ones stay below the usual limit of a body."""
+_LARGEST_BATCH = 600_000
+"""In characters of customers, so that twenty large ones stay below the usual limit of a body."""
 
 _LINES_PER_STEP = 1000
 
@@ -43,19 +47,34 @@ _NAMES = tuple(str(one.alias) for one in CustomerProperties.model_fields.values(
 
 
 class Line(NamedTuple):
-    """A valid customer of the file."""
+    """A valid customer of the file, as it is sent."""
 
     record: Record
-    customer: dict[str, Any]
+    body: str
     id: str
     is_own_id: bool
+    address: str
 
     @classmethod
-    def of(cls, record: Record, new: NewCustomer) -> "Line":
-        """The line of a valid record."""
+    def read(cls, record: Record) -> "Line":
+        """Validate a record as the service would. Raises BadRequest.
+
+        The service may be set to demand valid e-mail addresses, too; that is left to it.
+        """
+        new = _validated(record.customer)
         sent = new.sent
         own = new.id or derived_id(sent)
-        return cls(record, {**sent, "id": own}, own, bool(new.id))
+        body = json.dumps({**sent, "id": own}, ensure_ascii=False)
+        return cls(record._replace(customer=b""), body, own, bool(new.id), new.email_address)
+
+
+def _validated(customer: bytes | dict[str, Any]) -> NewCustomer:
+    if isinstance(customer, dict):
+        try:
+            return NewCustomer.model_validate(customer)
+        except ValidationError:
+            customer = to_json(customer)  # to have the service's own words
+    return NewCustomer.from_json(customer, email_address_check="none")
 
 
 def derived_id(sent: Mapping[str, Any]) -> str:
@@ -109,42 +128,53 @@ class Refusals:
             self.say(f"{more} All rejected lines are in {self._path}.".strip())
 
 
-def _read(file: File, refuse: Callable[[Record, str], None]) -> Iterator[tuple[Record, NewCustomer | None]]:
-    """The records of a file, each with the customer that the service would take; None if it was refused.
+class Valid:
+    """The valid lines of a file, in a temporary file that nobody else can open. Use it as a context manager."""
 
-    The service may be set to demand valid e-mail addresses, too; that is left to it.
-    """
-    for record in file.source.records():
-        customer, problem = None, record.problem
-        if not problem:
-            try:
-                customer = NewCustomer.from_json(record.customer, email_address_check="none")
-            except BadRequest as error:
-                problem = file.source.explain(record, error)
-        if customer is None:
-            refuse(record, problem)
-        yield record, customer
+    def __init__(self) -> None:
+        self._file: IO[str] = TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115 - it is closed with this
+        self.number = 0
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete the file."""
+        self._file.close()
+
+    def add(self, line: Line) -> None:
+        """Add one at the end."""
+        record = line.record
+        self._file.write(json.dumps([record.line, record.text, record.row, *line[1:]]) + "\n")
+        self.number += 1
+
+    def __iter__(self) -> Iterator[Line]:
+        """All lines."""
+        self._file.seek(0)
+        for one in self._file:
+            number, text, row, *rest = json.loads(one)
+            yield Line(Record(number, text, row=row), *rest)
 
 
-async def check(file: File, refusals: Refusals, *, quiet: bool) -> int:
-    """Validate the whole file, and count the valid customers. Raises UsageError where it cannot be read."""
-    valid = reached = 0
+async def check(file: File, valid: Valid, refusals: Refusals, *, quiet: bool) -> None:
+    """Validate the whole file. Raises UsageError where it cannot be read."""
+    reached = 0
     with _progress("bytes checked", file.size, refusals, quiet=quiet) as progress:
-        for number, (_, customer) in enumerate(_read(file, refusals.refuse), 1):
-            valid += customer is not None
+        for number, record in enumerate(file.source.records(), 1):
+            problem = record.problem
+            if not problem:
+                try:
+                    valid.add(Line.read(record))
+                except BadRequest as error:
+                    problem = file.source.explain(record, error)
+            if problem:
+                refusals.refuse(record, problem)
             if number % _LINES_PER_STEP == 0:
                 progress.advance(file.position - reached)
                 reached = file.position
                 await asyncio.sleep(0)  # so that Ctrl-C ends it
         progress.advance(file.size - reached)
-    return valid
-
-
-def _lines(file: File) -> Iterator[Line]:
-    """The valid customers of a file that has been checked."""
-    for record, customer in _read(file, lambda *_: None):
-        if customer is not None:
-            yield Line.of(record, customer)
 
 
 @contextmanager
@@ -211,8 +241,8 @@ class Import:
         for line in lines:
             keys = [f"id {line.id}"]
             if self._skip_known:
-                keys.append(f"address {fold(line.customer['emailAddress'])}")
-            size = len(line.record.customer)
+                keys.append(f"address {fold(line.address)}")
+            size = len(line.body)
             full = len(chunk.lines) == MAX_REQUESTS or chunk.size + size > _LARGEST_BATCH
             if chunk.lines and (full or any(self._holders.get(key) is chunk for key in keys)):
                 yield chunk
@@ -245,7 +275,7 @@ class Import:
     async def _leave_out_known(self, lines: Sequence[Line]) -> list[Line]:
         """The lines whose address the business does not have."""
         async with self._lookups:
-            results = await self._service.batch([self._service.find(line.customer["emailAddress"]) for line in lines])
+            results = await self._service.batch([self._service.find(line.address) for line in lines])
         left = []
         for line, result in zip(lines, results, strict=True):
             found = [one["id"] for one in result.body["value"]] if result.status == 200 else None
@@ -269,7 +299,7 @@ class Import:
         if not lines:
             return
         taken: list[tuple[Line, bool]] = []
-        results = await self._service.batch([self._service.add(line.customer) for line in lines])
+        results = await self._service.batch([self._service.add(line.body.encode()) for line in lines])
         for line, result in zip(lines, results, strict=True):
             if result.status in (201, 204):
                 self._counts.added += 1
@@ -296,7 +326,7 @@ class Import:
                 missing.append(line)
             elif result.status != 200:
                 self._refuse(line, result)
-            elif _said(result.body) == _said(line.customer):
+            elif _said(result.body) == _said(json.loads(line.body)):
                 self._counts.added += may_be_ours
                 self._counts.there += not may_be_ours
             elif line.is_own_id:
@@ -332,29 +362,30 @@ async def _run(options: Namespace) -> Exit:
     async with AsyncExitStack() as close:
         file = close.enter_context(File(options.file, dict(options.map), options.encoding))
         service = None if options.dry_run else await close.enter_async_context(connect(options))
+        valid = close.enter_context(Valid())
         refusals = Refusals(file, options.rejects)
         close.callback(refusals.close)
         if file.source.left_out:
             refusals.say(f"Not imported, because a customer has no such property: {', '.join(file.source.left_out)}.")
         try:
-            number = await check(file, refusals, quiet=options.quiet)
+            await check(file, valid, refusals, quiet=options.quiet)
             counts.rejected = refusals.number
             if service is None:
-                print(f"{number} could be added, {counts.rejected} rejected. Nothing was sent.")
+                print(f"{valid.number} could be added, {counts.rejected} rejected. Nothing was sent.")
             else:
-                with _progress("customers", number, refusals, quiet=options.quiet) as progress:
+                with _progress("customers", valid.number, refusals, quiet=options.quiet) as progress:
                     work = Import(service, refusals, counts, progress, skip_known=options.skip_known)
-                    await _send(work, file, counts)
+                    await _send(work, valid, counts)
         except UnicodeError as error:
             raise UsageError(f"{options.file} is not encoded in {options.encoding}: {error}.") from None
     return Exit.SOME_WRONG if counts.rejected else Exit.DONE
 
 
-async def _send(work: Import, file: File, counts: Counts) -> None:
+async def _send(work: Import, valid: Valid, counts: Counts) -> None:
     """Send all valid lines, and say what became of them, also if it ends early."""
     rest = " The rest was not sent, or its outcome is not known."
     try:
-        await work.send(_lines(file))
+        await work.send(valid)
         rest = ""
     finally:
         print(f"{counts}.{rest}", flush=True)

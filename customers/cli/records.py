@@ -16,9 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, NamedTuple, NoReturn, Protocol, Self
-
-from pydantic_core import to_json
+from typing import IO, Any, NamedTuple, NoReturn, Protocol, Self
 
 from customers.cli.columns import Columns
 from customers.cli.command import UsageError
@@ -40,11 +38,14 @@ _SPACE = " \t\r\n"
 
 
 class Record(NamedTuple):
-    """A record of a file: where it begins, its text, and the customer as JSON, or the problem that it is none."""
+    """A record of a file: where it begins, its text, and the customer, or the problem that it is none.
+
+    The customer is JSON, or what JSON would have.
+    """
 
     line: int
     text: str
-    customer: bytes = b""
+    customer: bytes | dict[str, Any] = b""
     problem: str = ""
     row: Sequence[str] = ()
 
@@ -95,7 +96,7 @@ class File:
             closing.enter_context(self._close)
             status = os.fstat(self._bytes.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"{self.path} must be a regular file: it is read twice.")
+                raise UsageError(f"{self.path} must be a regular file.")
             self.size = status.st_size
             self.source = self._recognise()
             self._close = closing.pop_all()
@@ -247,7 +248,7 @@ class CsvRows:
                     f"has {len(row)} values for {width} columns; a value that contains '{self.delimiter}' must be in "
                     "quotation marks"
                 )
-            customer = b"" if problem else to_json(self.columns.customer(row))
+            customer = b"" if problem else self.columns.customer(row)
             yield Record(number, text, customer, problem, row)
 
     def explain(self, record: Record, error: BadRequest) -> str:

@@ -206,38 +206,41 @@ class Service:
         self._session = session
         self._tokens = tokens
         self._collection = _SURFACE.collection_url("", business).removeprefix(f"/{_SURFACE.version}")
+        headers = {"Content-Type": "application/json", "Prefer": "return=minimal"}
+        add = to_json({"method": "POST", "url": self._collection, "headers": headers})
+        self._add = add[:-1] + b',"body":'
         self._responded = False
         self._failing_since: float | None = None
 
-    def add(self, customer: Mapping[str, Any]) -> dict[str, Any]:
-        """The request of a batch that adds a customer."""
-        headers = {"Content-Type": "application/json", "Prefer": "return=minimal"}
-        return {"method": "POST", "url": self._collection, "headers": headers, "body": customer}
+    def add(self, customer: bytes) -> bytes:
+        """The request of a batch that adds a customer, who is JSON."""
+        return self._add + customer + b"}"
 
-    def get(self, customer_id: str) -> dict[str, Any]:
+    def get(self, customer_id: str) -> bytes:
         """The request of a batch that gets a customer."""
-        return {"method": "GET", "url": f"{self._collection}/{quote(customer_id, safe='')}"}
+        return to_json({"method": "GET", "url": f"{self._collection}/{quote(customer_id, safe='')}"})
 
-    def find(self, address: str) -> dict[str, Any]:
+    def find(self, address: str) -> bytes:
         """The request of a batch that gets the ids of the customers with an e-mail address, whatever its case."""
         text = address.replace("'", "''")
         options = {"$filter": f"tolower(emailAddress) eq '{text}'", "$select": "id"}
-        return {"method": "GET", "url": f"{self._collection}?{_query(options)}"}
+        return to_json({"method": "GET", "url": f"{self._collection}?{_query(options)}"})
 
     def pages(self, options: Mapping[str, str]) -> URL:
         """The URL of the first page of a list."""
         return self._url(f"{self._collection}?{_query(options)}")
 
-    async def batch(self, requests: Sequence[Mapping[str, Any]]) -> list[Result]:
-        """Send a batch, and those again that the service asks to repeat or that may not have arrived.
+    async def batch(self, requests: Sequence[bytes]) -> list[Result]:
+        """Send a batch of these requests, and those again that the service asks to repeat or that may not have arrived.
 
         Raises Unreachable if the service is away for too long, or refuses the batch.
         """
         results: dict[int, Result] = {}
         attempts = 0
         while pending := [number for number in range(len(requests)) if number not in results]:
-            body = {"requests": [{"id": str(number), **requests[number]} for number in pending]}
-            whole = await self._request("POST", self._url("/$batch"), to_json(body))
+            members = [b'{"id":"%d",' % number + requests[number][1:] for number in pending]
+            body = b'{"requests":[' + b",".join(members) + b"]}"
+            whole = await self._request("POST", self._url("/$batch"), body)
             if whole.status == 413 and len(requests) > 1:
                 half = len(requests) // 2
                 return [*await self.batch(requests[:half]), *await self.batch(requests[half:])]

@@ -393,12 +393,12 @@ def many_lines(number: int) -> tuple[str, list[str], int]:
     good, bad = [], 0
     for n in range(number):
         kind = chance.random()
-        if kind < 0.15:
+        if kind < 0.1:
             lines.append(f'"Kundin ""{n}"", Nr. {n}",{n}@x.com,+49 {n}')
             good.append(f'Kundin "{n}", Nr. {n}')
-        elif kind < 0.2:
+        elif kind < 0.15:
             lines.append(chance.choice([",,", ""]))
-        elif kind < 0.23 and good:
+        elif kind < 0.17 and good:
             earlier = chance.choice(good).split()[-1]
             lines.append(f'"Kundin ""{earlier}"", Nr. {earlier}",{earlier}@x.com,+49 {earlier}')
         else:
@@ -416,7 +416,7 @@ def test_ten_thousand_lines_killed_at_random_points_and_resumed(
     arguments = ["import", str(path), "--business", business, "--url", base, "--rejects", str(rejects)]
     chance = random.Random()
     for number in range(3):
-        last = len(proxy.passed) + chance.randrange(1, 25)
+        last = len(proxy.passed) + chance.randrange(1, 15)
         with subprocess.Popen(  # noqa: S603 - our own
             [sys.executable, "-m", "customers", *arguments],
             stdout=subprocess.PIPE,
