@@ -272,6 +272,7 @@ class Service:
         result = await self._request("GET", url)
         if result.status not in (200, 400):
             _refused(result)
+        self._failing_since = None
         return result
 
     async def count(self) -> int | None:
@@ -284,7 +285,7 @@ class Service:
 
     async def _request(self, method: str, url: URL, body: bytes | None = None) -> Result:
         """Make a request until the service responds to it."""
-        attempts, may_be_done = 0, False
+        attempts, may_be_done, renewed = 0, False, False
         while True:
             token = await self._tokens.get()
             try:
@@ -294,7 +295,8 @@ class Service:
                 reason, retry_after = str(error) or type(error).__name__, 0.0
             else:
                 self._responded = True
-                if result.status == 401 and await self._tokens.renew(token):
+                if result.status == 401 and not renewed and await self._tokens.renew(token):
+                    renewed = True
                     continue
                 if result.status not in _TRANSIENT:
                     return result._replace(repeated=may_be_done)
@@ -312,7 +314,7 @@ class Service:
             if 300 <= response.status < 400:
                 location = response.headers.get("Location")
                 raise Unreachable(f"{self._base} redirects to {location}. If that is the service, give its URL.")
-            return result, _seconds(response.headers.get("Retry-After"))
+            return result, seconds_of(response.headers.get("Retry-After"))
 
     async def _pause(self, attempt: int, reason: str, retry_after: float) -> None:
         """Wait before another attempt. Raises Unreachable if the service has failed for too long, or would."""
@@ -346,7 +348,7 @@ def _responses(body: Any, pending: Sequence[int]) -> list[tuple[int, Result, flo
         number = int(one["id"]) if str(one.get("id")).isdecimal() else -1
         if number in pending and isinstance(one.get("status"), int):
             headers = {str(name).lower(): str(value) for name, value in (one.get("headers") or {}).items()}
-            found.append((number, Result(one["status"], one.get("body")), _seconds(headers.get("retry-after"))))
+            found.append((number, Result(one["status"], one.get("body")), seconds_of(headers.get("retry-after"))))
     return found
 
 
@@ -357,7 +359,7 @@ def _parse(content: bytes) -> Any:
         return None
 
 
-def _seconds(retry_after: str | None) -> float:
+def seconds_of(retry_after: str | None) -> float:
     """Read a Retry-After header: seconds, or a date."""
     if not retry_after:
         return 0.0

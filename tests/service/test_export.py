@@ -1,5 +1,6 @@
 """Exporting customers: all of them, as import reads them, and continued where it was interrupted."""
 
+import asyncio
 import csv
 import json
 import os
@@ -164,6 +165,17 @@ def test_a_page_is_asked_for_again(run: Run, proxy: FaultProxy) -> None:
     proxy.always = own_links
     code, out, _ = run("export", base=base)
     assert (code, len(out.splitlines())) == (0, MANY)
+
+
+def test_faults_with_successes_between_are_not_counted_together(run: Run, proxy: FaultProxy) -> None:
+    async def slow(proxy: FaultProxy, request: web.Request) -> web.Response:
+        await asyncio.sleep(0.4)  # longer than the patience
+        return await own_links(proxy, request)
+
+    proxy.plan.extend([own_links, status(503), slow, status(503), slow, status(503)])
+    proxy.always = own_links
+    code, out, err = run("export", base=f"http://127.0.0.1:{proxy.port}")
+    assert (code, len(out.splitlines())) == (0, MANY), err
 
 
 async def no_count(proxy: FaultProxy, request: web.Request) -> web.Response:

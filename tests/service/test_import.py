@@ -17,6 +17,7 @@ import httpx
 import pytest
 from aiohttp import web
 from anyio.from_thread import BlockingPortal
+from azure.core.credentials import AccessToken
 from azure.data.tables import TableClient
 
 from customers.cli import service as service_module
@@ -452,23 +453,36 @@ def test_ten_thousand_lines_killed_at_random_points_and_resumed(
     assert already >= there
 
 
-def test_a_token_that_expires_on_the_way_is_replaced(
-    run: Run, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, business: str, table: TableClient
+class Credential:
+    """Stands for azure-identity's. So many of its tokens have expired already, though it does not say so."""
+
+    def __init__(self, issuer: Issuer, expired: int) -> None:
+        self.given = 0
+        self._issuer = issuer
+        self._expired = expired
+
+    async def get_token(self, scope: str) -> AccessToken:
+        """Another token each time."""
+        assert scope == "api://x/.default"
+        self.given += 1
+        claims = {"exp": self.given} if self.given <= self._expired else {}
+        return AccessToken(self._issuer.token(claims), 1 << 40)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("expired", [1, 1000])
+def test_a_token_that_is_refused_is_replaced_once(
+    run: Run, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, expired: int
 ) -> None:
-    given: list[str] = []
-
-    class Credential:
-        async def get_token(self, scope: str) -> Any:
-            assert scope == "api://x/.default"
-            given.append(issuer.token({"exp": 1} if not given else {}))
-            return type("Token", (), {"token": given[-1], "expires_on": 1e12})
-
-        async def close(self) -> None:
-            """Nothing is open."""
-
-    monkeypatch.setattr("azure.identity.aio.DefaultAzureCredential", Credential)
+    credential = Credential(issuer, expired)
+    monkeypatch.setattr("azure.identity.aio.DefaultAzureCredential", lambda: credential)
     lines = "".join(f"C {number},{number}@x.com,\n" for number in range(200))
     outcome = run("--token-from", "azure", "--scope", "api://x/.default", content=HEADER + lines)
-    assert (outcome.code, outcome.counts) == (0, [200, 0, 0, 0])
-    assert len(given) == 2
-    assert len(rows(table, business)) == 200
+    if expired == 1:
+        assert (outcome.code, outcome.counts, credential.given) == (0, [200, 0, 0, 0], 2)
+    else:
+        assert (outcome.code, outcome.counts) == (3, [0, 0, 0, 0])
+        assert "refuses the token" in outcome.err
+        assert credential.given < 20

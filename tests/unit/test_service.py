@@ -10,7 +10,7 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
 from customers.cli.command import UsageError
-from customers.cli.service import EntraTokens, VariableToken, read_url
+from customers.cli.service import EntraTokens, VariableToken, read_url, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,18 @@ def test_a_token_of_entra_id_is_renewed_before_its_end_and_once_if_it_is_refused
                 await tokens.get()
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        (None, 0, 0),
+        ("", 0, 0),
+        ("7", 7, 7),
+        ("soon", 0, 0),
+        ("Mon, 23 Nov 2015 12:00:00 GMT", 0, 0),
+        ("Mon, 23 Nov 2099 12:00:00 GMT", 1e6, 1e10),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, least: float, most: float) -> None:
+    assert least <= seconds_of(header) <= most
