@@ -1,12 +1,12 @@
 # The commands of this project; README.md says what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN BUSINESS ROUNDS DURATION STARTS ROWS AGAINST FUNCTIONS_HOST
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN BUSINESS ROUNDS DURATION STARTS ROWS LINES AGAINST FUNCTIONS_HOST
 # As it was written: make would expand a $ in it.
 override CLAIMS := $(value CLAIMS)
 override ARGS := $(value ARGS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-docs test-sdk test-func test-infra snapshots screenshot viewer soak bench smoke backup restore reindex members package clean python node docs sdk bench-packages
+.PHONY: run services token check test lock test-docs test-sdk test-func test-infra snapshots screenshot viewer soak bench smoke import export backup restore reindex members package clean python node docs sdk bench-packages
 
 run: python node viewer
 	@$(PYTHON) -m infra.local.run
@@ -79,6 +79,15 @@ backup: python
 
 restore: python
 	@$(COMMAND) restore "$(FILE)" $(OPTIONS)
+
+# A file has no default here. Options: OPTIONS='--skip-known --rejects rejects.csv'
+import export: FILE =
+SERVICE = --business "$$BUSINESS" --url "http://127.0.0.1:$${PORT:-7071}" $(OPTIONS)
+import: python
+	@TOKEN="$$($(PYTHON) -m infra.local.issuer token)" $(PYTHON) -m customers import "$(FILE)" $(SERVICE)
+
+export: python
+	@TOKEN="$$($(PYTHON) -m infra.local.issuer token)" $(PYTHON) -m customers export $(if $(FILE),-o "$(FILE)") $(SERVICE)
 
 reindex: python
 	@$(COMMAND) reindex

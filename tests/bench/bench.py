@@ -1,8 +1,9 @@
 """The benchmark: this service beside others that do the same, in interleaved rounds of one run.
 
 Usage: ``python -m tests.bench.bench``, in the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each
-measurement; STARTS (7) of each app; ROWS (100000) of the full table, and of the largest business; a 0 leaves that part
-out. AGAINST names folders of other checkouts of this service, separated by spaces, to be measured too.
+measurement; STARTS (7) of each app; ROWS (100000) of the full table, and of the largest business; LINES (20000) of an
+imported file; a 0 leaves that part out. AGAINST names folders of other checkouts of this service, separated by spaces,
+to be measured too.
 FUNCTIONS_HOST=func measures under Azure's own host, without the starts. It makes figures.json and figures.png in
 ``.local/bench-results/``.
 """
@@ -40,6 +41,7 @@ from tests.bench.contenders import (
     running,
     surroundings,
 )
+from tests.bench.imports import import_file
 from tests.bench.load import Load
 from tests.bench.lookups import SIZES, lookups
 
@@ -151,6 +153,7 @@ async def main(environ: Mapping[str, str]) -> None:
     """Run all parts and report."""
     rounds, seconds = int(environ.get("ROUNDS") or 5), float(environ.get("DURATION") or 2)
     times, rows = int(environ.get("STARTS") or 7), int(environ.get("ROWS") or 100_000)
+    lines = int(environ.get("LINES") or 20_000)
     if is_core_tools():
         times = 0  # its starts are not the app's
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -162,6 +165,7 @@ async def main(environ: Mapping[str, str]) -> None:
         # What a full table changes is little beside what the neighbours change: it takes more rounds to see.
         "lookups": await lookups([size for size in SIZES if size <= rows], seconds, _say) if rows else None,
         "growth": await grow(rows, max(2 * rounds, 1), seconds) if rows else None,
+        "import_file": await import_file(lines, max(rounds, 1), _say) if lines else None,
         "starts": await start(times) if times else [],
         "imports": await starts.imports(SERVICE, app_settings(storage="UseDevelopmentStorage=true", metadata_url=""))
         if times

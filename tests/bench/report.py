@@ -91,6 +91,22 @@ def _batched(rounds: Sequence[dict[str, Any]]) -> str:
     return _table(("clients", "customers/s, ratio", "CPU per customer, ratio"), rows)
 
 
+def _imported(figures: dict[str, Any]) -> str:
+    """An import beside batches alone, and the memory of files of two lengths."""
+    rounds = figures["rounds"]
+    rates = [_number(_median(rounds, name), 0) for name in ("import_per_second", "batches_per_second")]
+    times = [{"n": row["batches_per_second"] / row["import_per_second"]} for row in rounds]
+    ratio = _ratio(times, [{"n": 1}] * len(times), "n")
+    failed = str(sum(row["failed"] for row in rounds))
+    compared = _table(
+        ("import, customers/s", "batches alone", "import's time, ratio", "failed"), [(*rates, ratio, failed)]
+    )
+    rows = [
+        (str(row["lines"]), _number(row["import_mib"], 0), _number(row["service_mib"], 0)) for row in figures["memory"]
+    ]
+    return f"{compared}\n\n{_table(('lines', 'import, peak MiB', 'service, peak MiB'), rows)}"
+
+
 def _bottlenecks(rounds: Sequence[dict[str, Any]]) -> str:
     """When the load, not the server, was what limited a figure."""
     said = [
@@ -175,6 +191,8 @@ def text(figures: dict[str, Any]) -> str:
         parts += ["What reads ask of storage, and what its published limits make of that", _looked_up(lookups)]
     if growth := figures["growth"]:
         parts += [f"A table of {growth['curve'][-1]['rows']} customers against an empty one", _grown(growth)]
+    if imported := figures["import_file"]:
+        parts += ["The import of a file", _imported(imported)]
     if starts := figures["starts"]:
         parts += ["To the first 201", _started(starts)]
     if imports := figures["imports"]:

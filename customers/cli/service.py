@@ -1,0 +1,375 @@
+"""The service as the command line talks to it: its URL, the token, batches, and repeats of what did not arrive.
+
+Sources: "Combine multiple HTTP requests using JSON batching" (Microsoft Graph); RFC 9110, 10.2.3 (Retry-After).
+"""
+
+import asyncio
+import json
+import os
+import random
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import Any, NamedTuple, NoReturn, Protocol
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from azure.core.exceptions import AzureError
+from pydantic_core import to_json
+from yarl import URL
+
+from customers.cli.command import Unreachable, UsageError
+from customers.keys import check_key
+from customers.surface import Surface
+
+TOKEN = "TOKEN"  # noqa: S105 - the name of a variable
+_RENEW_BEFORE = 300
+"""In seconds: how long before its end a token is replaced."""
+
+_FIRST_PATIENCE = 5.0
+_PATIENCE = 60.0
+"""In seconds: how long the service may fail before it is given up, at first and once it has responded."""
+
+_TRANSIENT = (429, 500, 502, 503, 504)
+_MAX_PAUSE = 10.0
+_MAX_RETRY_AFTER = 120.0
+_MAX_FAULTS = 5
+"""How often one request may be a 500, while others succeed."""
+
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
+_AGAIN = "Run the same command again: it continues, and adds nobody twice."
+_SURFACE = Surface.V1_SOLUTIONS
+
+
+class Result(NamedTuple):
+    """The response to one request: its status, its JSON, and whether an earlier attempt may have been carried out."""
+
+    status: int
+    body: Any
+    repeated: bool = False
+
+    @property
+    def message(self) -> str:
+        """The message of an error."""
+        error = self.body.get("error") if isinstance(self.body, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        return str(message) if message else f"HTTP status {self.status}"
+
+
+class Tokens(Protocol):
+    """Where access tokens come from."""
+
+    async def get(self) -> str:
+        """A token. Raises UsageError."""
+        ...
+
+    async def renew(self, refused: str) -> bool:
+        """Whether there is now another token than the refused one. Raises UsageError."""
+        ...
+
+
+class VariableToken:
+    """The token in the variable TOKEN."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.strip()
+        if not self._token:
+            raise UsageError(f"The variable {TOKEN} is empty. Put an access token for the service into it.")
+        if not self._token.isascii() or any(character.isspace() for character in self._token):
+            raise UsageError(f"The variable {TOKEN} must be one access token, without spaces.")
+
+    async def get(self) -> str:
+        """The same token each time."""
+        return self._token
+
+    async def renew(self, refused: str) -> bool:
+        """There is no other."""
+        return refused != self._token
+
+
+class EntraTokens:
+    """Tokens of Microsoft Entra ID, from whatever the machine is signed in with."""
+
+    def __init__(self, scope: str, close: AsyncExitStack) -> None:
+        from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - not with TOKEN
+
+        self._scope = scope
+        self._credential = DefaultAzureCredential()
+        close.push_async_callback(self._credential.close)
+        self._token = ""
+        self._end = 0.0
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> str:
+        """A token that is good for minutes: azure-identity remembers some credentials' tokens, but not all."""
+        async with self._lock:
+            if time.time() > self._end - _RENEW_BEFORE:
+                await self._ask()
+        return self._token
+
+    async def renew(self, refused: str) -> bool:
+        """Ask for another one, once for all requests that were refused."""
+        async with self._lock:
+            if refused == self._token:
+                await self._ask()
+        return refused != self._token
+
+    async def _ask(self) -> None:
+        try:
+            token = await self._credential.get_token(self._scope)
+        except AzureError as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(
+                f"No token for {self._scope}: {reason} Sign in with az login, or put a token into {TOKEN}."
+            ) from None
+        self._token, self._end = token.token, token.expires_on
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what every command has that talks to the service."""
+    parser.add_argument("--business", required=True, metavar="ID", help="the id of the business")
+    parser.add_argument(
+        "--url", required=True, help="the service, such as https://contoso.azurewebsites.net; http only on this machine"
+    )
+    parser.add_argument(
+        "--token-from",
+        choices=["env", "azure"],
+        help="env: the variable TOKEN, the default where it is set; azure: Microsoft Entra ID, as az login or the "
+        "machine is signed in",
+    )
+    parser.add_argument(
+        "--scope", help="with azure, the scope to ask for: api://, the client id of the app registration, /.default"
+    )
+
+
+@asynccontextmanager
+async def connect(options: Namespace) -> AsyncGenerator["Service"]:
+    """Connect to the service that the arguments name. Raises UsageError."""
+    base, business = read_url(options.url), _read_business(options.business)
+    async with AsyncExitStack() as close:
+        tokens = _tokens(options, close)
+        session = aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        await close.enter_async_context(session)
+        yield Service(base, business, session, tokens)
+
+
+def read_url(text: str) -> URL:
+    """Read the URL of the service: https, or http on this machine, since the token goes there. Raises UsageError."""
+    try:
+        url = URL(text)
+        host = url.host or ""
+    except ValueError as error:
+        raise UsageError(f"--url {text}: {error}.") from None
+    if url.scheme not in ("http", "https") or not host:
+        raise UsageError(f"--url must be a URL such as https://contoso.azurewebsites.net, not {text}")
+    if url.user is not None or url.password is not None or url.path not in ("", "/") or url.query or url.fragment:
+        raise UsageError(f"--url must end after the host, as {url.origin()} does.")
+    if url.scheme == "http" and not _is_this_machine(host):
+        raise UsageError("--url must begin with https://: over http, others could read the token and the customers.")
+    return url.origin()
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _read_business(text: str) -> str:
+    try:
+        return check_key(text)
+    except ValueError as error:
+        raise UsageError(f"--business {error}.") from None
+
+
+def _tokens(options: Namespace, close: AsyncExitStack) -> Tokens:
+    kind = options.token_from or ("env" if os.environ.get(TOKEN) else "azure")
+    if kind == "env":
+        return VariableToken(os.environ.get(TOKEN, ""))
+    if not options.scope:
+        raise UsageError(
+            f"Put an access token into the variable {TOKEN}, or sign in with az login and add "
+            "--scope api://CLIENT-ID/.default, with the client id of the service's app registration."
+        )
+    return EntraTokens(options.scope, close)
+
+
+class Service:
+    """The customers of one business."""
+
+    def __init__(self, base: URL, business: str, session: aiohttp.ClientSession, tokens: Tokens) -> None:
+        self._base = base
+        self._session = session
+        self._tokens = tokens
+        self._collection = _SURFACE.collection_url("", business).removeprefix(f"/{_SURFACE.version}")
+        headers = {"Content-Type": "application/json", "Prefer": "return=minimal"}
+        add = to_json({"method": "POST", "url": self._collection, "headers": headers})
+        self._add = add[:-1] + b',"body":'
+        self._responded = False
+        self._failing_since: float | None = None
+
+    def add(self, customer: bytes) -> bytes:
+        """The request of a batch that adds a customer, who is JSON."""
+        return self._add + customer + b"}"
+
+    def get(self, customer_id: str) -> bytes:
+        """The request of a batch that gets a customer."""
+        return to_json({"method": "GET", "url": f"{self._collection}/{quote(customer_id, safe='')}"})
+
+    def find(self, address: str) -> bytes:
+        """The request of a batch that gets the ids of the customers with an e-mail address, whatever its case."""
+        text = address.replace("'", "''")
+        options = {"$filter": f"tolower(emailAddress) eq '{text}'", "$select": "id"}
+        return to_json({"method": "GET", "url": f"{self._collection}?{_query(options)}"})
+
+    def pages(self, options: Mapping[str, str]) -> URL:
+        """The URL of the first page of a list."""
+        return self._url(f"{self._collection}?{_query(options)}")
+
+    async def batch(self, requests: Sequence[bytes]) -> list[Result]:
+        """Send a batch of these requests, and those again that the service asks to repeat or that may not have arrived.
+
+        Raises Unreachable if the service is away for too long, or refuses the batch.
+        """
+        results: dict[int, Result] = {}
+        attempts = 0
+        while pending := [number for number in range(len(requests)) if number not in results]:
+            members = [b'{"id":"%d",' % number + requests[number][1:] for number in pending]
+            body = b'{"requests":[' + b",".join(members) + b"]}"
+            whole = await self._request("POST", self._url("/$batch"), body)
+            if whole.status == 413 and len(requests) > 1:
+                half = len(requests) // 2
+                return [*await self.batch(requests[:half]), *await self.batch(requests[half:])]
+            if whole.status == 413:
+                return [whole]
+            if whole.status != 200:
+                _refused(whole)
+            attempts += 1
+            reason, retry_after = "Not every request has a response.", 0.0
+            for number, one, seconds in _responses(whole.body, pending):
+                if one.status in (401, 403):
+                    _refused(one)
+                if one.status in _TRANSIENT and (one.status != 500 or attempts < _MAX_FAULTS):
+                    reason, retry_after = one.message, max(retry_after, seconds)
+                else:
+                    results[number] = one._replace(repeated=whole.repeated or attempts > 1)
+            if any(number in results for number in pending):
+                self._failing_since = None
+            if len(results) < len(requests):
+                await self._pause(attempts, reason, retry_after)
+        return [results[number] for number in range(len(requests))]
+
+    async def page(self, url: URL) -> Result:
+        """Get a page of a list, or a count. Raises Unreachable, also if the link leads to another host."""
+        if url.origin() != self._base:
+            raise Unreachable(
+                f"The next page is at {url.origin()}, not at {self._base}, so the token is not sent there."
+            )
+        result = await self._request("GET", url)
+        if result.status not in (200, 400):
+            _refused(result)
+        self._failing_since = None
+        return result
+
+    async def count(self) -> int | None:
+        """How many customers there are; None if there are too many to count in one request."""
+        result = await self.page(self._url(f"{self._collection}/$count"))
+        return result.body if result.status == 200 and isinstance(result.body, int) else None
+
+    def _url(self, path: str) -> URL:
+        return URL(f"{self._base}/{_SURFACE.version}{path}", encoded=True)
+
+    async def _request(self, method: str, url: URL, body: bytes | None = None) -> Result:
+        """Make a request until the service responds to it."""
+        attempts, may_be_done, renewed = 0, False, False
+        while True:
+            token = await self._tokens.get()
+            try:
+                result, retry_after = await self._attempt(method, url, body, token)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                may_be_done |= not isinstance(error, aiohttp.ClientConnectorError)
+                reason, retry_after = str(error) or type(error).__name__, 0.0
+            else:
+                self._responded = True
+                if result.status == 401 and not renewed and await self._tokens.renew(token):
+                    renewed = True
+                    continue
+                if result.status not in _TRANSIENT:
+                    return result._replace(repeated=may_be_done)
+                may_be_done |= result.status != 429
+                reason = result.message
+            attempts += 1
+            await self._pause(attempts, reason, retry_after)
+
+    async def _attempt(self, method: str, url: URL, body: bytes | None, token: str) -> tuple[Result, float]:
+        """Make a request once: the response, and how many seconds it asks to wait."""
+        headers = {"Authorization": f"Bearer {token}"} | ({"Content-Type": "application/json"} if body else {})
+        request = self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
+        async with request as response:
+            result = Result(response.status, _parse(await response.read()))
+            if 300 <= response.status < 400:
+                location = response.headers.get("Location")
+                raise Unreachable(f"{self._base} redirects to {location}. If that is the service, give its URL.")
+            return result, seconds_of(response.headers.get("Retry-After"))
+
+    async def _pause(self, attempt: int, reason: str, retry_after: float) -> None:
+        """Wait before another attempt. Raises Unreachable if the service has failed for too long, or would."""
+        now = asyncio.get_running_loop().time()
+        # All requests share it, so one that is throttled while others succeed is not given up.
+        self._failing_since = self._failing_since or now
+        patience = _PATIENCE if self._responded else _FIRST_PATIENCE
+        if now - self._failing_since > patience or retry_after > _MAX_RETRY_AFTER:
+            wait = f" It asks to wait {retry_after:.0f} seconds." if retry_after > _MAX_RETRY_AFTER else ""
+            raise Unreachable(f"The service at {self._base} cannot be reached, or fails: {reason}{wait}\n{_AGAIN}")
+        # Spread out, so that what failed together is not repeated together.
+        pause = min(_MAX_PAUSE, 0.1 * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        await asyncio.sleep(max(pause, retry_after))
+
+
+def _refused(result: Result) -> NoReturn:
+    """Raise Unreachable for a response that no repeat would change."""
+    what = {
+        401: f"The service refuses the token; it may have expired. Get a new one for {TOKEN}, or sign in again",
+        403: "The token lacks the permission",
+        404: "There is no such service, or one without $batch, at this URL",
+    }.get(result.status, f"The service refuses the request with status {result.status}")
+    raise Unreachable(f"{what}: {result.message}\n{_AGAIN}")
+
+
+def _responses(body: Any, pending: Sequence[int]) -> list[tuple[int, Result, float]]:
+    """The responses of a batch, by the number of their request, and how many seconds each asks to wait."""
+    found = []
+    responses = body.get("responses") if isinstance(body, dict) else None
+    for one in responses if isinstance(responses, list) else ():
+        number = int(one["id"]) if str(one.get("id")).isdecimal() else -1
+        if number in pending and isinstance(one.get("status"), int):
+            headers = {str(name).lower(): str(value) for name, value in (one.get("headers") or {}).items()}
+            found.append((number, Result(one["status"], one.get("body")), seconds_of(headers.get("retry-after"))))
+    return found
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return None
+
+
+def seconds_of(retry_after: str | None) -> float:
+    """Read a Retry-After header: seconds, or a date."""
+    if not retry_after:
+        return 0.0
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def _query(options: Mapping[str, str]) -> str:
+    return urlencode(options, quote_via=quote, safe="$")
