@@ -25,6 +25,9 @@ takes four times the limit of a body (infra/function.bicep)."""
 
 _MAX_ID = 256
 _METHOD = re.compile("[A-Za-z]{1,20}")
+# RFC 9110, 5.6.2 and 5.5; the Functions host takes no other characters.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~]*")
 
 # Python's SDKs write depends_on.
 _DEPENDS_ON = ("dependsOn", "depends_on")
@@ -35,6 +38,7 @@ _OF_THE_BATCH = frozenset({"authorization", "x-forwarded-host", "x-forwarded-pro
 
 # Numbers mean nothing here, and Python refuses to convert very long ones to int.
 _decode = json.JSONDecoder(parse_int=float).raw_decode
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
 _NEXT = re.compile(r"[ \t\r\n]*([,\]}])[ \t\r\n]*")
@@ -76,7 +80,7 @@ def parse(body: bytes, *, version: str, authorization: str | None) -> list[list[
         if number > 1
     ]
     violations += [
-        Detail("unknownDependency", f"requests/{position}/dependsOn", f"There is no request with the id {name!r}")
+        Detail("unknownDependency", f"requests/{position}/dependsOn", f"There is no request with the id {name[:128]!r}")
         for position, member in enumerate(members)
         for name in member.depends_on
         if name not in times
@@ -140,6 +144,11 @@ class _Reader:
         self._place = place
         self._values = dict(values)
         self._violations = violations
+        for name, value in values:
+            # A response could not say them.
+            if name != "body" and "\\u" in value.text and _LONE_SURROGATE.search(str(value.value)):
+                self._refuse(name, "surrogate", "must not contain lone surrogates")
+                self._values[name] = _Value(None, "")
         for name, number in Counter(name for name, _ in values).items():
             if number > 1:
                 self._refuse(name, "duplicate_key", "must not appear more than once")
@@ -197,8 +206,8 @@ class _Reader:
         sent = self._value("headers")
         if sent is None:
             return {}
-        if not isinstance(sent, dict) or not all(isinstance(value, str) for value in sent.values()):
-            self._refuse("headers", "invalidHeaders", "must be an object whose values are strings")
+        if not isinstance(sent, dict) or not all(_is_header(name, value) for name, value in sent.items()):
+            self._refuse("headers", "invalidHeaders", "must be an object with names and values as HTTP takes them")
             return {}
         headers = {name.lower(): value.strip() for name, value in sent.items()}
         if len(headers) < len(sent):
@@ -213,10 +222,14 @@ class _Reader:
         if len(sent) > 1:
             self._refuse("dependsOn", "duplicate_key", "must not appear more than once")
         names = sent[0] if sent else []
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        if isinstance(names, list) and len(names) < MAX_REQUESTS and all(isinstance(name, str) for name in names):
             return [name.lower() for name in names]
-        self._refuse("dependsOn", "invalidDependency", "must be an array of ids of other requests")
+        self._refuse("dependsOn", "invalidDependency", "must be an array of the ids of other requests")
         return []
+
+
+def _is_header(name: str, value: object) -> bool:
+    return bool(_HEADER_NAME.fullmatch(name) and isinstance(value, str) and _HEADER_VALUE.fullmatch(value))
 
 
 def _split(body: bytes) -> list[list[tuple[str, _Value]]]:
@@ -281,7 +294,7 @@ def _object[Read](
     while True:
         name, at = _decode(text, at)
         colon = _COLON.match(text, at)
-        if not (isinstance(name, str) and colon):
+        if not (isinstance(name, str) and colon) or _LONE_SURROGATE.search(name):
             raise ValueError
         value, at = read(text, colon.end())
         found.append((name, value))

@@ -78,17 +78,18 @@ def new_row(
     }
 
 
-def check_repeat(row: Mapping[str, Any], operation_id: str, digest: RequestDigest | None) -> None:
-    """Return if a row was made by this add, or by an earlier attempt of the same request.
+def check_repeat(row: Mapping[str, Any], operation_id: str, digest: RequestDigest | None) -> bool:
+    """Return whether a row was made by an earlier attempt of the same request, rather than by this add.
 
     Raises RepeatRejected if that attempt had another body, and Conflict if the row is another customer.
     """
     if row.get(_ADDED_BY) == operation_id:
-        return
+        return False
     if digest is None or row.get(_REQUEST) != digest.request:
         raise Conflict("The business already has a customer with this id.")
     if row.get(_BODY) != digest.body:
         raise RepeatRejected("This Repeatability-Request-ID was used with another body. A new request needs a new one.")
+    return True
 
 
 def changed_row(

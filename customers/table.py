@@ -11,6 +11,8 @@ All of it takes at most ``STORAGE_BUDGET`` seconds. If storage stays unreachable
 the last read-back, the response is a 503 although the customer may be there. To repeat such an add is safe with the
 repeatability headers or a client's own id; without them, it may make a duplicate.
 
+The first attempts of the adds of a batch are made together (``insert_group.py``); all of this holds for each of them.
+
 Sources: "Understanding the Table service data model"; "Table Service REST API", Insert Entity.
 """
 
@@ -124,8 +126,8 @@ class CustomersTable:
         def check(found: _Row | None) -> Stored | _Pending[None]:
             if found is None:
                 return _Pending(None)
-            check_repeat(found.columns, operation_id, digest)
-            return as_first_returned(found.columns, found.etag)
+            is_repeat = check_repeat(found.columns, operation_id, digest)
+            return as_first_returned(found.columns, found.etag)._replace(is_repeat=is_repeat)
 
         # No overall timeout: the write and the read-back each have their own.
         return await self._write(

@@ -18,15 +18,18 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from azure.data.tables import TableClient
 from hypothesis import settings
 
-from customers.email_index import is_index_row
+from customers.partition import is_customer_row
 from infra.local.issuer import Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.support.processes import app_process
 from tests.support.proxy import FaultProxy
 
-# Azure's type tables and the Azure CLI take a minute, and are used where they are asked for by name (make test-infra);
-# the Graph SDKs are not in the everyday environment.
-collect_ignore = ["infra/test_types.py", "infra/test_azure_cli.py", *([] if find_spec("msgraph") else ["sdk"])]
+# The Bicep compiler, Kusto's parser, the Azure CLI and the package are used where they are asked for by name (make
+# test-infra); the Graph SDKs are not in the everyday environment.
+collect_ignore = [
+    *(f"infra/test_{name}.py" for name in ("bicep", "queries", "azure_cli", "deployment", "package")),
+    *([] if find_spec("msgraph") else ["sdk"]),
+]
 
 
 # A slow machine is no fault of what is tested.
@@ -194,7 +197,7 @@ def table(storage: Storage) -> Iterator[TableClient]:
 def rows(table: TableClient, business: str) -> list[dict[str, Any]]:
     """All customers of a business."""
     found = table.query_entities("PartitionKey eq @b", parameters={"b": business})
-    return [dict(row) for row in found if not is_index_row(row)]
+    return [dict(row) for row in found if is_customer_row(row)]
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 """Tries the main operations of a running service, and some that it must refuse; for a deployed one above all.
 
 Usage: ``smoke.py``, with the variables BASE_URL and TOKEN (a token that may write). It prints each step, and exits
-with 1 at the first that fails. It deletes what it adds, to a business of its own.
+with 1 at the first that fails. It deletes what it adds, to a business of its own, or to BUSINESS: a user's token needs
+one whose member the user is.
 """
 
 import os
 import sys
 import uuid
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import httpx
 
@@ -26,7 +28,7 @@ def step(  # noqa: PLR0913
     status: int,
     request: tuple[str, str],
     *,
-    body: Mapping[str, str] | None = None,
+    body: Mapping[str, object] | None = None,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
 ) -> httpx.Response:
@@ -64,6 +66,13 @@ def operations(client: httpx.Client, customers: str, email: str) -> None:
         change = {"displayName": "Ada King"}
         updated = step(client, "update", 200, ("PATCH", one), body=change).json()
         expect("update", (updated["displayName"], updated["emailAddress"]), ("Ada King", email))
+        requests = [
+            {"id": name, "method": "GET", "url": f"{customers.removeprefix('/beta')}{path}"}
+            for name, path in {"get": f"/{added['id']}", "count": "/$count", "unknown": "/nobody"}.items()
+        ]
+        batch = step(client, "a batch", 200, ("POST", "/beta/$batch"), body={"requests": requests}).json()
+        statuses = {response["id"]: response["status"] for response in batch["responses"]}
+        expect("a batch", statuses, {"get": 200, "count": 200, "unknown": 404})
         stale = {"If-Match": got.headers["ETag"]}
         step(client, "update what has changed, refused", 412, ("PATCH", one), body=change, headers=stale)
     finally:
@@ -96,7 +105,8 @@ def main() -> int:
     try:
         with httpx.Client(base_url=base, headers=headers, timeout=PATIENCE) as client:
             step(client, "ready", 200, ("GET", "/healthz"))
-            customers = f"bookingBusinesses/smoke-{run}@example.com/customers"
+            business = os.environ.get("BUSINESS") or f"smoke-{run}@example.com"
+            customers = f"bookingBusinesses/{quote(business, safe='')}/customers"
             operations(client, f"/beta/{customers}", f"ada-{run}@example.com")
             refusals(client, f"/v1.0/solutions/{customers}")
     except (SmokeError, httpx.InvalidURL) as failure:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import AzureError, ServiceResponseError
 
 from customers.settings import TableSettings
@@ -53,18 +54,25 @@ class Command(NamedTuple):
 
 
 @asynccontextmanager
+async def sign_in(settings: TableSettings) -> AsyncGenerator[AsyncTokenCredential | None]:
+    """The Microsoft Entra sign-in of whoever runs a command; None for Azurite, which needs none."""
+    if settings.storage is not None:
+        yield None
+        return
+    from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - not for Azurite
+
+    async with DefaultAzureCredential() as credential:
+        yield credential
+
+
+@asynccontextmanager
 async def table_connection(environ: Mapping[str, str]) -> AsyncGenerator[Connection]:
     """Connect to the table of the app's settings: Azurite's, or with the Microsoft Entra sign-in of whoever runs it.
 
     Raises SettingsError.
     """
     settings = TableSettings.from_environment(environ)
-    if settings.storage is not None:
-        yield Connection(settings)
-        return
-    from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - not for Azurite
-
-    async with DefaultAzureCredential() as credential:
+    async with sign_in(settings) as credential:
         yield Connection(settings, credential)
 
 

@@ -9,13 +9,14 @@ from azure.core.exceptions import AzureError
 
 from customers.cli.backup import BACKUP
 from customers.cli.command import Command, Exit, Unreachable, UsageError
+from customers.cli.members import MEMBERS
 from customers.cli.reindex import REINDEX
 from customers.cli.restore import RESTORE
 from customers.errors import GraphError
 from customers.settings import SettingsError
 from customers.storage import Backpressure
 
-COMMANDS: tuple[Command, ...] = (BACKUP, RESTORE, REINDEX)
+COMMANDS: tuple[Command, ...] = (MEMBERS, BACKUP, RESTORE, REINDEX)
 
 
 def main(arguments: Sequence[str]) -> int:

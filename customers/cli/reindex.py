@@ -15,7 +15,8 @@ from azure.data.tables import TableEntity
 
 from customers.cli.command import Command, Exit, table_connection
 from customers.cli.progress import Progress
-from customers.email_index import CUSTOMER_ID, INDEXED, MARK, index_row_of, is_index_row
+from customers.email_index import CUSTOMER_ID, INDEXED, MARK, index_row_of
+from customers.partition import is_customer_row, is_index_row
 from customers.storage import Connection, NoSuchRow, Operation, etag_of, put, remove, replace
 
 _AT_ONCE = 20
@@ -79,7 +80,10 @@ class _Reindex:
     async def mend(self, row: TableEntity) -> None:
         """Put right what belongs to a row of the table."""
         async with self._at_once:
-            await (self._mend_index_row(row) if is_index_row(row) else self._mend_customer(row))
+            if is_index_row(row):
+                await self._mend_index_row(row)
+            elif is_customer_row(row):
+                await self._mend_customer(row)
 
     async def change(self, operation: Operation) -> bool:
         """Make a change; False if the row is not as it was any more."""

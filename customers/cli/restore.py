@@ -29,7 +29,8 @@ from customers.cli.backup_file import Columns, Row, check, read, ticks, timestam
 from customers.cli.command import Command, Exit, Unreachable, patiently, table_connection
 from customers.cli.progress import Progress
 from customers.cli.reindex import Report, reindex
-from customers.email_index import CUSTOMER_ID, INDEXED, LEAST_CUSTOMER, MARK, index_row, index_row_of
+from customers.email_index import INDEXED, MARK, index_row_of
+from customers.partition import is_customer_row, is_index_row
 from customers.repeatability import SKEW, WINDOW
 from customers.row import restored_row
 from customers.storage import Connection, NoSuchRow, Operation, etag_of, put, remove, replace
@@ -108,7 +109,7 @@ async def _mark_if_empty(connection: Connection) -> bool:
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Rows of one partition that fit into a transaction together. Index rows and the mark of the table are left out."""
-    wanted = (row for row in rows if row.key[0] != MARK["PartitionKey"] and not _is_index_row(row.columns))
+    wanted = (row for row in rows if row.key[0] != MARK["PartitionKey"] and not is_index_row(row.columns))
     for _, group in groupby(wanted, lambda row: row.key[0]):
         batch: list[Row] = []
         for row in group:
@@ -119,19 +120,9 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def _is_index_row(columns: Columns) -> bool:
-    """Whether it is the index row of some customer, rather than another row whose key begins with a space."""
-    customer_id, address = columns.get(CUSTOMER_ID), columns.get(INDEXED)
-    return (
-        isinstance(customer_id, str)
-        and isinstance(address, str)
-        and index_row(columns["PartitionKey"], customer_id, address) == columns
-    )
-
-
 def _own_index_row(columns: Columns) -> dict[str, str] | None:
     """The index row that belongs to a row; None if it is no customer, or one without an address."""
-    return index_row_of(columns) if columns["RowKey"] >= LEAST_CUSTOMER and columns.get(INDEXED) else None
+    return index_row_of(columns) if is_customer_row(columns) and columns.get(INDEXED) else None
 
 
 class _Plan(NamedTuple):

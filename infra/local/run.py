@@ -251,7 +251,8 @@ def _lock() -> IO[str]:
     return lock
 
 
-def _welcome(base: str, token: str) -> str:
+def welcome(base: str, token: str) -> str:
+    """What is said when the service is ready: where it is, and how to call it."""
     body = json.dumps(
         {
             "@odata.type": "#microsoft.graph.bookingCustomer",
@@ -294,7 +295,7 @@ async def run(*, services_only: bool) -> None:
         else:
             settings = app_settings(storage=storage, metadata_url=metadata_url, table=table)
             children["The Functions host"] = await running.enter_async_context(functions_host(ports[0], settings))
-            print(_welcome(f"http://127.0.0.1:{ports[0]}", issuer.token()), flush=True)
+            print(welcome(f"http://127.0.0.1:{ports[0]}", issuer.token()), flush=True)
         await _stopped(stop, children)
 
 

@@ -24,6 +24,8 @@ from tests.bench import report, starts
 from tests.bench.contenders import (
     BATCH,
     BENCH,
+    OWN_SOURCES,
+    PACKAGE,
     RESULTS,
     SERVICE,
     Contender,
@@ -122,12 +124,13 @@ async def grow(rows: int, rounds: int, seconds: float) -> dict[str, Any]:
 
 
 async def start(times: int) -> list[dict[str, Any]]:
-    """Measure the starts of the service and of the least app, in turns."""
+    """Measure the starts of the service, of its package, and of the least app, in turns."""
     figures = []
     async with surroundings("starts") as place:
         for number in range(times + 1):
             for pyc in (True, False):
-                for name in ("service", "bare_imports"):
+                # Without .pyc files, the package is no other than the service.
+                for name in ("service", "bare_imports", *((PACKAGE, OWN_SOURCES) if pyc else ())):
                     for kind in starts.Kind:
                         port = free_port()
                         app = app_command(name, port)

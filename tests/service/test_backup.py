@@ -20,7 +20,8 @@ from anyio.from_thread import BlockingPortal
 from azure.data.tables import TableClient
 
 from customers.cli.backup_file import check, read, to_columns
-from customers.email_index import MARK, index_row_of, is_index_row
+from customers.email_index import MARK, index_row_of
+from customers.partition import is_index_row
 from infra.local.issuer import Issuer
 from infra.local.run import connection_string, make_table
 from tests.conftest import StartService, Storage

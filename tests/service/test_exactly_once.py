@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from infra.local.issuer import Issuer
+from customers.members import Role
+from infra.local.issuer import USER, Issuer
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.conftest import PublishedIssuer, StartService, Storage, free_port
+from tests.support.members import DELEGATED, add_members
 from tests.support.proxy import FaultProxy
 from tests.support.soak import (
     SHORT_TIMEOUTS,
@@ -23,6 +25,7 @@ from tests.support.soak import (
     check_invariants,
     inject_faults,
     refuse_connections,
+    some_businesses,
 )
 
 
@@ -39,11 +42,19 @@ def test_500_adds_under_faults_of_every_kind(
         start_proxy() as proxy,
         start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), **SHORT_TIMEOUTS) as service,
     ):
-        inject_faults(proxy, figures, rng)
+        businesses = some_businesses(rng)
 
         async def scenario() -> None:
+            await add_members(storage.connection_string, {business: {USER: Role.SCHEDULER} for business in businesses})
+            inject_faults(proxy, figures, rng)
             await add_until(
-                lambda: len(figures.acknowledged) >= 500, service.base, issuer.token(), figures, rng, clients=32
+                lambda: len(figures.acknowledged) >= 500,
+                service.base,
+                issuer.token(DELEGATED),
+                figures,
+                rng,
+                clients=32,
+                businesses=businesses,
             )
             await asyncio.sleep(3)  # for what comes late
             await check_invariants(storage.connection_string, figures)

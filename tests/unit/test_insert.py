@@ -4,7 +4,7 @@ import asyncio
 import email
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customers.direct import Direct
-from customers.insert import Insert
+from customers.insert import Insert, refused_part
 
 ROW: dict[str, str | datetime] = {
     "PartitionKey": "b",
@@ -64,14 +64,16 @@ class Received(NamedTuple):
 
 
 class Inserted(NamedTuple):
-    """What came of inserting the row: the ETags, what storage got, and the identity that was used."""
+    """What came of inserting the row, or several: the ETags, what storage got, and the identity that was used."""
 
     etags: list[str]
     received: list[Received]
     credential: Credential
 
 
-async def _insert(status: int, headers: Mapping[str, str], body: bytes, times: int) -> Inserted:
+async def _insert(
+    status: int, headers: Mapping[str, str], body: bytes, times: int, rows: Sequence[Any] = ()
+) -> Inserted:
     done = Inserted([], [], Credential())
 
     async def answer(request: web.BaseRequest) -> web.Response:
@@ -91,6 +93,9 @@ async def _insert(status: int, headers: Mapping[str, str], body: bytes, times: i
         async with aiohttp.ClientSession() as session:
             timeout = aiohttp.ClientTimeout(sock_read=5)
             insert = Insert(Direct(cast("Any", client), session, timeout=timeout, on_error=lambda _: None))
+            if rows:
+                done.etags.extend(await insert.all([insert.part(*pair) for pair in rows], operation_id="o"))
+                return done
             done.etags.extend(await asyncio.gather(*[insert(ROW, INDEX_ROW, operation_id="o") for _ in range(times)]))
     finally:
         await runner.cleanup()
@@ -137,6 +142,29 @@ def test_the_rows_are_a_changeset_of_an_insert_and_an_upsert() -> None:
         r"PUT http://127.0.0.1:\d+/customers\(PartitionKey='b',RowKey='%20o%27%27%C3%A9'\) HTTP/1.1\n", put_head
     )
     assert json.loads(index_row) == INDEX_ROW
+
+
+def test_several_are_one_changeset_and_each_has_its_etag() -> None:
+    both = [(ROW, INDEX_ROW), ({**ROW, "RowKey": "s"}, {**INDEX_ROW, "customerId": "s"})]
+    answer = responses(*(MADE.format(number) for number in range(4)))
+    done = asyncio.run(_insert(202, {}, answer, 1, both))
+    assert done.etags == ["W/0", "W/2"]
+    (sent,) = done.received
+    assert sent.body.count(b"\r\nPOST ") == sent.body.count(b"\r\nPUT ") == 2
+    assert sent.body.index(b'"RowKey": "r"') < sent.body.index(b'"RowKey": "s"')
+    for made in range(4):
+        with pytest.raises((ServiceResponseError, HttpResponseError)):
+            asyncio.run(_insert(202, {}, responses(*[MADE.format(1)] * made), 1, both))
+
+
+@pytest.mark.parametrize(
+    ("message", "part"), [("0:The specified", 0), ("5:The specified entity", 2), ("12:x", 6), ("The specified", None)]
+)
+def test_storage_says_which_part_had_the_taken_key(message: str, part: int | None) -> None:
+    error = json.dumps({"odata.error": {"code": "EntityAlreadyExists", "message": {"lang": "en-US", "value": message}}})
+    with pytest.raises(ResourceExistsError) as raised:
+        insert(202, body=responses(f"HTTP/1.1 409 Conflict\r\nContent-Type: application/json\r\n\r\n{error}"))
+    assert refused_part(raised.value) == part
 
 
 def test_many_at_once_ask_for_one_token() -> None:
