@@ -16,6 +16,7 @@ import pytest
 from infra.local.issuer import Issuer
 from infra.local.run import TOP
 from tests.conftest import StartService
+from tests.support.batch import by_id, customers, get
 from tests.support.graph import BETA, DOCUMENTED, assert_error
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -37,7 +38,9 @@ def test_the_examples_of_errors_are_what_the_service_returns(client: httpx.Clien
     taken = {**DOCUMENTED, "id": "taken"}
     client.post(path, json=taken)
     reader = {"Authorization": f"Bearer {issuer.token({'scp': 'Bookings.Read.All'})}"}
+    batch = [get("ada", f"{customers('b')}/nobody"), get("bob", customers("b"), dependsOn=["ada"])]
     returned = {
+        "failedDependency": by_id(client.post("/v1.0/$batch", json={"requests": batch}))["bob"],
         "badRequest": client.post(path, json={"displayName": "Ada"}),
         "InvalidAuthenticationToken": client.get(path, headers={"Authorization": ""}),
         "accessDenied": client.post(path, json=DOCUMENTED, headers=reader),
