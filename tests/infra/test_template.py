@@ -26,8 +26,6 @@ both = pytest.mark.parametrize("snapshot", [DEFAULTS, EVERYTHING], ids=DEPLOYMEN
 
 # For local use; deployed, the service refuses the first, and has no need of the second.
 LOCAL_SETTINGS = {"CUSTOMERS_STORAGE", "TOKEN_METADATA_URL"}
-# Settings that the templates have, and the app does not read yet.
-NEW_SETTINGS = {"BUSINESS_ACCESS"}
 # https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
 ROLES = {
     "b7e6dc6d-f1e8-4753-8033-0f276bb0955b": "Storage Blob Data Owner",
@@ -335,7 +333,7 @@ def test_no_secret_is_read_or_written() -> None:
 def test_every_setting_of_the_app_is_set_and_no_other(snapshot: Mapping[str, Any]) -> None:
     read = {field.alias for field in Settings.model_fields.values() if field.alias}
     # What only Azure sets goes by other names, and has no alias.
-    assert own_settings(snapshot).keys() - {"WEBSITE_INSTANCE_ID"} == (read - LOCAL_SETTINGS) | NEW_SETTINGS
+    assert own_settings(snapshot).keys() - {"WEBSITE_INSTANCE_ID"} == read - LOCAL_SETTINGS
 
 
 def test_the_settings_are_the_apps_own_defaults() -> None:
