@@ -1,11 +1,12 @@
 # The commands of this project; README.md says what each does.
-export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN ROUNDS DURATION STARTS ROWS AGAINST
+export PORT TABLE_PORT ISSUER_PORT CLAIMS BASE_URL TOKEN BUSINESS ROUNDS DURATION STARTS ROWS AGAINST FUNCTIONS_HOST
 # As it was written: make would expand a $ in it.
 override CLAIMS := $(value CLAIMS)
+override ARGS := $(value ARGS)
 
 PYTHON := .venv/bin/python
 
-.PHONY: run services token check test lock test-sdk test-infra soak bench smoke reindex clean python node sdk azmcp bench-packages
+.PHONY: run services token check test lock test-sdk test-func test-infra snapshots soak bench smoke backup restore reindex members package clean python node sdk bench-packages
 
 run: python node
 	@$(PYTHON) -m infra.local.run
@@ -28,14 +29,13 @@ lint: python
 	.venv/bin/mypy
 
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" .local/lock/bin/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links
-# Newer versions too: make lock OPTIONS=--upgrade
+# Newer versions too: make lock OPTIONS=--upgrade; and whatever else a command takes.
 OPTIONS :=
 lock: lock-tools
 	$(PIP_COMPILE) $(OPTIONS) -o requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test -c requirements.txt -o tests/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra sdk -c tests/requirements.txt -o tests/sdk/requirements.txt pyproject.toml
 	$(PIP_COMPILE) $(OPTIONS) --extra cli --extra test --extra bench -c tests/requirements.txt -o tests/bench/requirements.txt pyproject.toml
-	echo msmcp-azure | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/requirements.txt -
 	echo azure-cli | $(PIP_COMPILE) $(OPTIONS) -o tests/infra/azure-cli.txt -
 
 SECONDS := 60
@@ -46,23 +46,48 @@ soak: python node
 test-sdk: sdk
 	.local/sdk/bin/python -m pytest tests/sdk -W default --disable-warnings
 
-test-infra: python azmcp
-	.venv/bin/pytest tests/infra/test_types.py
+# Azure's own host in place of the local one: Azure Functions Core Tools, from npm.
+test-func: export FUNCTIONS_HOST = func
+test-func: python node
+	.venv/bin/pytest tests/service
+	@$(PYTHON) -m tests.support.soak $(SECONDS)
+
+test-infra: python
+	@infra/local/setup.sh kusto
+	.venv/bin/pytest tests/infra/test_bicep.py tests/infra/test_queries.py
 	@infra/local/setup.sh azure-cli
-	.venv/bin/pytest tests/infra/test_azure_cli.py
+	.venv/bin/pytest tests/infra/test_azure_cli.py tests/infra/test_deployment.py tests/infra/test_package.py
+
+snapshots: python
+	@$(PYTHON) -m tests.support.bicep
+
+COMMAND = CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers
+FILE = .local/customers-$(shell date +%Y-%m-%dT%H%M%S).ndjson.gz
+backup: python
+	@$(COMMAND) backup -o "$(FILE)" $(OPTIONS)
+
+restore: python
+	@$(COMMAND) restore "$(FILE)" $(OPTIONS)
 
 reindex: python
-	@CUSTOMERS_STORAGE="$$($(PYTHON) -m infra.local.run --storage)" $(PYTHON) -m customers reindex
+	@$(COMMAND) reindex
+
+members: python
+	@$(COMMAND) members $(ARGS)
+
+package:
+	@infra/package.sh
 
 smoke: python
 	@$(PYTHON) tests/smoke.py
 
-bench: bench-packages node
+bench: bench-packages node package
 	@.local/bench/bin/python -m tests.bench.bench
 
 clean:
 	@if cmp -s local.settings.json infra/local/local.settings.json; then rm local.settings.json; fi
-	rm -rf .venv .local .hypothesis .mypy_cache .pytest_cache .ruff_cache infra/local/node_modules tests/sdk/node_modules
+	rm -rf .venv .local build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf infra/local/node_modules tests/infra/node_modules tests/sdk/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock-tools:
@@ -73,9 +98,6 @@ python:
 
 sdk:
 	@infra/local/setup.sh sdk
-
-azmcp:
-	@infra/local/setup.sh azmcp
 
 bench-packages:
 	@infra/local/setup.sh bench

@@ -24,11 +24,13 @@ from customers.errors import (
 )
 from customers.insert_group import Place
 from customers.keys import check_key, is_key
+from customers.members import BusinessAccess
 from customers.operations import Operations
 from customers.query import Query
 from customers.request import Request
 from customers.routes import Operation, Route, match, resolve
 from customers.settings import Settings
+from customers.storage import Connection
 from customers.surface import TYPE_NAME, Surface
 
 _log = logging.getLogger("customers")
@@ -47,7 +49,9 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._verifier = TokenVerifier(settings)
-        self._operations = Operations(settings)
+        connection = Connection(settings)
+        self._access = BusinessAccess(settings, connection)
+        self._operations = Operations(settings, connection)
         self._in_progress = 0
 
     async def respond(self, http: func.HttpRequest, route: Route) -> func.HttpResponse:
@@ -108,6 +112,8 @@ class Api:
                 request.caller = await self._verifier.authenticate(request.header("authorization"))
             request.caller.require(operation.permission)
         _check_ids(request.ids)
+        if operation.permission not in (None, Permission.BATCH):  # whose requests come here one by one
+            await self._access.require(request.caller, request.business_id, operation.permission)
         if route.surface is not None:
             request.surface = route.surface
         if operation.options is not None:
@@ -153,6 +159,11 @@ def _log_entry(request: Request, route: Route, status: int, milliseconds: float)
     }
     if request.batch_id:
         entry["batchId"] = request.batch_id
+    operation = route.operations.get(request.method)
+    if operation is not None:
+        entry["operation"] = operation.handler.__name__
+    if request.is_repeat:
+        entry["repeat"] = True
     caller = getattr(request, "caller", None)
     if caller is not None:
         entry["application"], entry["objectId"] = caller.application, caller.object_id

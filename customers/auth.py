@@ -59,12 +59,17 @@ class Caller(NamedTuple):
     """An authenticated caller: its tenant, application and user or service principal, and its token's permissions.
 
     The first three are the claims ``tid``, ``azp`` or ``appid``, and ``oid`` (empty if the token has none).
+    ``is_application`` is whether the token is an application's own, rather than one that acts for a user; ``groups``
+    are the object ids of the user's groups, unless the token leaves them out because there are too many.
     """
 
     tenant: str
     application: str
     object_id: str
     permissions: frozenset[str]
+    is_application: bool
+    groups: frozenset[str]
+    groups_left_out: bool
 
     def require(self, permission: Permission) -> None:
         """Raise AccessDenied unless the caller has one of the permission's scopes or roles."""
@@ -136,7 +141,15 @@ class TokenVerifier:
             raise self._invalid_token("The token must name its client application (azp or appid).")
         if claims.get("acct") in (_GUEST, str(_GUEST)) and not self._allow_guests:
             raise AccessDenied("Guests are not allowed. Use an account of the tenant.")
-        caller = Caller(self._tenant, application, object_id, _permissions(claims))
+        caller = Caller(
+            self._tenant,
+            application,
+            object_id,
+            _permissions(claims),
+            is_application=_is_an_applications(claims),
+            groups=_words(claims.get("groups")),
+            groups_left_out=_leaves_out_groups(claims),
+        )
         if len(self._remembered) >= MAX_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[digest] = _VerifiedToken(caller, kid, key, int(claims["exp"]) + LEEWAY)
@@ -212,7 +225,20 @@ def _permissions(claims: SignedClaims) -> frozenset[str]:
     if "scp" in claims:
         scopes = claims["scp"]
         return frozenset(scopes.split() if isinstance(scopes, str) else ())
-    roles = claims.get("roles")
-    if claims.get("idtyp", "app") != "app" or not isinstance(roles, list):
-        return frozenset()
-    return frozenset(role for role in roles if isinstance(role, str))
+    return _words(claims.get("roles")) if _is_an_applications(claims) else frozenset()
+
+
+def _is_an_applications(claims: SignedClaims) -> bool:
+    """Whether a token is an application's own, rather than one that acts for a user."""
+    return "scp" not in claims and claims.get("idtyp", "app") == "app"
+
+
+def _leaves_out_groups(claims: SignedClaims) -> bool:
+    """Whether the user is in more groups than a token lists ("Configure group claims for applications", overage)."""
+    elsewhere = claims.get("_claim_names")
+    return (isinstance(elsewhere, dict) and "groups" in elsewhere) or claims.get("hasgroups") in (True, "true")
+
+
+def _words(claim: object) -> frozenset[str]:
+    """The strings in a claim that is a list."""
+    return frozenset(word for word in claim if isinstance(word, str)) if isinstance(claim, list) else frozenset()

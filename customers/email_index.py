@@ -1,8 +1,8 @@
 """The index of customers by e-mail address: a second entity for each, in the partition of its business.
 
 It is written in one transaction with the customer, so the two cannot disagree. Its RowKey begins with a space, which no
-customer id does, then has a digest of the address without regard to case, then the id: the customers of one address are
-a range of keys, in the order of their ids.
+customer id does (``partition.py``), then has a digest of the address without regard to case, then the id: the customers
+of one address are a range of keys, in the order of their ids.
 
 Source: "Azure storage table design patterns", intra-partition secondary index pattern.
 """
@@ -17,9 +17,6 @@ INDEXED: Final = "emailAddress"
 
 CUSTOMER_ID: Final = "customerId"
 """The column of an index row that has the id of its customer."""
-
-LEAST_CUSTOMER: Final = "!"
-"""No customer's RowKey is less than this, and each index row's is."""
 
 MARK = {"PartitionKey": " index", "RowKey": INDEXED}
 """The entity that says that every customer of the table has its index row. No business id begins with a space."""
@@ -59,11 +56,6 @@ def index_row(business_id: str, customer_id: str, address: str) -> dict[str, str
     prefix, _ = index_range(address)
     cut = customer_id if len(customer_id) <= _MAX_ID else f"{customer_id[: _MAX_ID - 21]} {_digest(customer_id)}"
     return {"PartitionKey": business_id, "RowKey": prefix + cut, CUSTOMER_ID: customer_id, INDEXED: address}
-
-
-def is_index_row(row: Mapping[str, Any]) -> bool:
-    """Whether an entity of the table is an index row, rather than a customer."""
-    return bool(row["RowKey"] < LEAST_CUSTOMER)
 
 
 def index_row_of(row: Mapping[str, Any]) -> dict[str, str]:

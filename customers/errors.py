@@ -6,7 +6,7 @@
      +-- BadRequest            400 badRequest                  the body, an id, an option or a header is invalid
      |    +-- RepeatRejected   400 badRequest                  a repeatability header is invalid
      +-- Unauthenticated       401 InvalidAuthenticationToken  no valid bearer token
-     +-- AccessDenied          403 accessDenied                the token lacks the permission
+     +-- AccessDenied          403 accessDenied                the token lacks the permission, or its user the role
      +-- NotFound              404 notFound                    no such customer or path
      +-- MethodNotAllowed      405 methodNotAllowed            see Allow
      +-- Conflict              409 conflict                    the id is taken
@@ -85,7 +85,7 @@ class Unauthenticated(GraphError):
 
 
 class AccessDenied(GraphError):
-    """The token is valid but lacks the permission for the operation."""
+    """The token is valid but lacks the permission for the operation, or its user has no role in the business for it."""
 
     status = 403
     code = "accessDenied"

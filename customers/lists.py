@@ -13,18 +13,10 @@ from uuid import uuid4
 
 from azure.core.exceptions import AzureError
 
-from customers.email_index import (
-    CUSTOMER_ID,
-    INDEXED,
-    LEAST_CUSTOMER,
-    MARK,
-    Address,
-    index_range,
-    index_row_of,
-    is_index_row,
-)
+from customers.email_index import CUSTOMER_ID, INDEXED, MARK, Address, index_range, index_row_of
 from customers.errors import BadRequest, GraphError
 from customers.model import Stored
+from customers.partition import LEAST_CUSTOMER, is_customer_row
 from customers.read import FilterValue, Keys, Row
 from customers.row import from_row
 from customers.settings import Settings
@@ -222,7 +214,7 @@ class CustomerLists:
         return all(
             row.get(INDEXED) and (row["PartitionKey"], index_row_of(row)["RowKey"]) in keys
             for row in rows
-            if not is_index_row(row)
+            if is_customer_row(row)
         )
 
     async def is_there(self) -> bool:

@@ -243,10 +243,11 @@ class BookingCustomer(CustomerProperties):
 
 
 class Stored(NamedTuple):
-    """A stored customer and the ETag of its row."""
+    """A stored customer and the ETag of its row; for an add, whether an earlier request added it."""
 
     customer: BookingCustomer
     etag: str
+    is_repeat: bool = False
 
 
 PROPERTIES = tuple(str(field.alias) for field in BookingCustomer.model_fields.values())

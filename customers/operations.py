@@ -31,11 +31,11 @@ _MAX_HEALTH_WAITING = 16
 class Operations:
     """The operations on the one table of a process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, connection: Connection) -> None:
         self._settings = settings
-        self._connection = Connection(settings)
-        self._table = CustomersTable(settings, self._connection)
-        self._lists = CustomerLists(settings, self._connection)
+        self._connection = connection
+        self._table = CustomersTable(settings, connection)
+        self._lists = CustomerLists(settings, connection)
         self._ids = IdGenerator()
         self._health: asyncio.Task[bool] | None = None
         self._health_waiting = 0
@@ -60,6 +60,7 @@ class Operations:
             digest=repeatable.digest if repeatable else None,
             insert=request.insert,
         )
+        request.is_repeat = stored.is_repeat
         added = response.written(request, stored, status=201)
         if repeatable:
             added.headers["Repeatability-Result"] = "accepted"

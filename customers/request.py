@@ -46,6 +46,8 @@ class Request:
     """The request-id of the batch that it is a part of, if it is."""
     problem: GraphError | None = None
     """Why it is refused in any case, if it is."""
+    is_repeat: bool = False
+    """Whether it repeats an add that an earlier request made, as its operation finds out."""
 
     def __init__(
         self,

@@ -78,17 +78,18 @@ def new_row(
     }
 
 
-def check_repeat(row: Mapping[str, Any], operation_id: str, digest: RequestDigest | None) -> None:
-    """Return if a row was made by this add, or by an earlier attempt of the same request.
+def check_repeat(row: Mapping[str, Any], operation_id: str, digest: RequestDigest | None) -> bool:
+    """Return whether a row was made by an earlier attempt of the same request, rather than by this add.
 
     Raises RepeatRejected if that attempt had another body, and Conflict if the row is another customer.
     """
     if row.get(_ADDED_BY) == operation_id:
-        return
+        return False
     if digest is None or row.get(_REQUEST) != digest.request:
         raise Conflict("The business already has a customer with this id.")
     if row.get(_BODY) != digest.body:
         raise RepeatRejected("This Repeatability-Request-ID was used with another body. A new request needs a new one.")
+    return True
 
 
 def changed_row(
@@ -123,6 +124,14 @@ def _first_columns(row: Mapping[str, Any], etag: str) -> dict[str, Any]:
     if _REQUEST not in row or _FIRST_ETAG in row:
         return {}
     return {_FIRST_ETAG: etag, **{first: row[column] for column, first in _FIRST.items() if column in row}}
+
+
+def restored_row(row: Mapping[str, Any], etag: str) -> dict[str, Any]:
+    """The row to put back in place of one that had this ETag: storage gives it another one, as an update does.
+
+    A repeat of its add still gets the same response as the add.
+    """
+    return {**row, **_first_columns(row, etag)}
 
 
 def as_first_returned(row: Mapping[str, Any], etag: str) -> Stored:

@@ -130,6 +130,7 @@ class Settings(TableSettings):
     ] = None
 
     allow_guests: Annotated[bool, Field(alias="ALLOW_GUESTS")] = False
+    business_access: Annotated[Literal["members", "tenant"], Field(alias="BUSINESS_ACCESS")] = "members"
     forwarded_hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_check_host)], ...],
         BeforeValidator(_split_list),

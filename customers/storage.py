@@ -15,6 +15,7 @@ from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,
     ResourceModifiedError,
+    ResponseNotReadError,
     ServiceRequestError,
     ServiceResponseError,
 )
@@ -80,7 +81,10 @@ def _pass_on_retry_after(response: Any) -> None:
 
 def _throttles(response: Any) -> bool:
     """Whether storage throttles: 429, or 503 with the code ServerBusy ("Table service error codes")."""
-    return response.status_code == 429 or (response.status_code == 503 and "ServerBusy" in response.text())
+    try:
+        return response.status_code == 429 or (response.status_code == 503 and "ServerBusy" in response.text())
+    except ResponseNotReadError:  # of a transaction
+        return False
 
 
 class Connection:

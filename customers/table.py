@@ -126,8 +126,8 @@ class CustomersTable:
         def check(found: _Row | None) -> Stored | _Pending[None]:
             if found is None:
                 return _Pending(None)
-            check_repeat(found.columns, operation_id, digest)
-            return as_first_returned(found.columns, found.etag)
+            is_repeat = check_repeat(found.columns, operation_id, digest)
+            return as_first_returned(found.columns, found.etag)._replace(is_repeat=is_repeat)
 
         # No overall timeout: the write and the read-back each have their own.
         return await self._write(

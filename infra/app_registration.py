@@ -187,11 +187,12 @@ def register(graph: Graph, app: dict[str, Any]) -> None:
     """Give an application all that app-registration.json says, and keep what others added."""
     api, claims, uris = app.get("api") or {}, app.get("optionalClaims") or {}, app.get("identifierUris") or []
     scopes, roles = _writable(api.get("oauth2PermissionScopes")), _writable(app.get("appRoles"))
-    ours, uri = REGISTRATION, f"api://{app['appId']}"
+    ours, uri, groups = REGISTRATION, f"api://{app['appId']}", app.get("groupMembershipClaims")
     new_scopes = merge(scopes, ours["api"]["oauth2PermissionScopes"], "id")
     new_roles = merge(roles, ours["appRoles"], "id")
     known = {
         "signInAudience": app["signInAudience"],
+        "groupMembershipClaims": groups,
         "identifierUris": uris,
         "api": {
             "requestedAccessTokenVersion": api.get("requestedAccessTokenVersion"),
@@ -202,6 +203,8 @@ def register(graph: Graph, app: dict[str, Any]) -> None:
     }
     wanted = {
         "signInAudience": ours["signInAudience"],
+        # Which groups a token names. Only those that are assigned, so that no user has too many, unless others said so.
+        "groupMembershipClaims": ours["groupMembershipClaims"] if groups in (None, "None") else groups,
         "identifierUris": uris if uri in uris else [*uris, uri],
         "api": {
             "requestedAccessTokenVersion": ours["api"]["requestedAccessTokenVersion"],
@@ -288,10 +291,13 @@ def allow(graph: Graph, audience: str, who: str, permission: str) -> None:
     except AzError as failure:
         if not failure.is_any_of(("Permission being assigned already exists",)):
             raise
-    print(f"The {kind} {principal.get('displayName') or who} has {permission}, for all businesses.", file=sys.stderr)
-    if member == "User":
+    name = principal.get("displayName") or who
+    if member == "Application":
+        print(f"The {kind} {name} has {permission}, for all businesses.", file=sys.stderr)
+    else:
         print(
-            "A person's token has the permissions of the application that got it: see the commands cli and redirect.",
+            f"The {kind} {name} may sign in. A person's token has the permissions of the application that got it: see "
+            "the commands cli and redirect. In which businesses, python -m customers members says.",
             file=sys.stderr,
         )
     if "#EXT#" in (principal.get("userPrincipalName") or ""):
@@ -366,7 +372,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="app-registration.sh",
         description="Registers the API in Microsoft Entra ID and lets callers in. Sign in first: az login. "
-        "A permission is for all businesses of every deployment that accepts the registration's tokens.",
+        "An application's permission is for all businesses of every deployment that accepts the registration's tokens; "
+        "a person also needs a role in the business (python -m customers members).",
         epilog=f"The permissions: {', '.join(PERMISSIONS)}.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,77 +1,111 @@
 // The Function App, on Flex Consumption.
+import { Settings, Tags } from 'types.bicep'
+
 param name string
 param location string
-param tags object
-param identityId string
-param identityClientId string
+param tags Tags
+@description('The identity of the app.')
+param identityName string
 @description('The identity with which the platform stores and reads the package.')
-param packagesIdentityId string
-param deploymentContainerUrl string
-param hostStorageName string
-param applicationInsightsConnectionString string
+param packagesIdentityName string
+@description('The container for the package.')
+param packagesUri string
+@description('The storage of the Functions host.')
+param blobServiceUri string
+param telemetryName string
+param zoneRedundant bool
+@description('How running instances are replaced: RollingUpdate or Recreate.')
+param updateStrategy string
 param instanceMemoryMB int
 param maximumInstanceCount int
 param requestsPerInstance int
 param alwaysReadyInstances int
-@description('The subnet that the app joins; none if this is empty.')
-param subnetId string
+@description('The network that the app joins; none if this is empty.')
+param networkName string
 @description('The longest body that the app accepts, in bytes.')
 param bodyLimit int
 @description('The settings of the app itself; customers/settings.py reads them.')
-param settings object
+param settings Settings
+
+resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = {
+  name: identityName
+}
+
+resource packagesIdentity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = {
+  name: packagesIdentityName
+}
+
+resource telemetry 'Microsoft.Insights/components@2020-02-02' existing = {
+  name: telemetryName
+}
+
+resource network 'Microsoft.Network/virtualNetworks@2025-07-01' existing = if (!empty(networkName)) {
+  name: networkName
+
+  resource subnet 'subnets' existing = {
+    name: 'app'
+  }
+}
 
 var hostSettings = {
-  AzureWebJobsStorage__accountName: hostStorageName
+  // Not AzureWebJobsStorage__accountName, with which the host also tries tables, that it may not use.
+  AzureWebJobsStorage__blobServiceUri: blobServiceUri
   AzureWebJobsStorage__credential: 'managedidentity'
-  AzureWebJobsStorage__clientId: identityClientId
+  AzureWebJobsStorage__clientId: identity.properties.clientId
   // The host holds bodies in memory before the app sees them, and refuses longer ones with an empty 500: so it must
   // refuse them well above the app's own limit, whose 413 says what is wrong, and well below an instance's memory.
   FUNCTIONS_REQUEST_BODY_SIZE_LIMIT: string(4 * bodyLimit)
-  APPLICATIONINSIGHTS_CONNECTION_STRING: applicationInsightsConnectionString
-  APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
+  CUSTOMERS_STORAGE__clientId: identity.properties.clientId
+  APPLICATIONINSIGHTS_CONNECTION_STRING: telemetry.properties.ConnectionString
+  APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identity.properties.clientId};Authorization=AAD'
 }
 
-resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {
+resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
   name: 'plan-${name}'
   location: location
   tags: tags
   kind: 'functionapp'
   sku: { name: 'FC1', tier: 'FlexConsumption' }
-  properties: { reserved: true } // Linux
+  properties: {
+    reserved: true // Linux
+    zoneRedundant: zoneRedundant
+  }
 }
 
-resource app 'Microsoft.Web/sites@2024-11-01' = {
+resource app 'Microsoft.Web/sites@2025-03-01' = {
   name: name
   location: location
   tags: union(tags, { 'azd-service-name': 'api' })
   kind: 'functionapp,linux'
   identity: {
     type: 'UserAssigned'
-    userAssignedIdentities: { '${identityId}': {}, '${packagesIdentityId}': {} }
+    userAssignedIdentities: { '${identity.id}': {}, '${packagesIdentity.id}': {} }
   }
   properties: {
     serverFarmId: plan.id
     httpsOnly: true
-    virtualNetworkSubnetId: empty(subnetId) ? null : subnetId
+    virtualNetworkSubnetId: empty(networkName) ? null : network::subnet.id
     siteConfig: {
       minTlsVersion: '1.2'
-      appSettings: [for setting in items(union(settings, hostSettings)): {
+      appSettings: map(items(union(settings, hostSettings)), setting => {
         name: setting.key
         value: setting.value
-      }]
+      })
     }
     functionAppConfig: {
       runtime: { name: 'python', version: '3.13' }
       deployment: {
         storage: {
           type: 'blobContainer'
-          value: deploymentContainerUrl
+          value: packagesUri
           authentication: {
             type: 'UserAssignedIdentity'
-            userAssignedIdentityResourceId: packagesIdentityId
+            userAssignedIdentityResourceId: packagesIdentity.id
           }
         }
       }
+      #disable-next-line BCP037 // Azure takes it from version 2023-12-01 on, but no version's published types have it.
+      siteUpdateStrategy: { type: updateStrategy }
       scaleAndConcurrency: {
         instanceMemoryMB: instanceMemoryMB
         maximumInstanceCount: maximumInstanceCount
@@ -84,17 +118,16 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
 }
 
 // No user name and password. Flex Consumption has no FTP, and rejects the setting ftpsState.
-resource ftp 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01' = {
+resource ftp 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01' = {
   parent: app
   name: 'ftp'
   properties: { allow: false }
 }
 
-resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01' = {
+resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01' = {
   parent: app
   name: 'scm'
   properties: { allow: false }
 }
 
-output name string = app.name
 output url string = 'https://${app.properties.defaultHostName}'

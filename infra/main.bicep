@@ -6,14 +6,50 @@ targetScope = 'subscription'
 @description('The name of the deployment; the names of all resources come from it.')
 param environmentName string
 
-@description('A region that has Flex Consumption; az functionapp list-flexconsumption-locations lists them.')
+// The regions with Flex Consumption, as Azure's own template for Python has them (read on 2026-11-24; without the early
+// one): https://github.com/Azure-Samples/functions-quickstart-python-http-azd/blob/main/infra/main.bicep
+// Today's are listed by: az functionapp list-flexconsumption-locations
+@allowed([
+  'australiaeast'
+  'australiasoutheast'
+  'brazilsouth'
+  'canadacentral'
+  'centralindia'
+  'centralus'
+  'eastasia'
+  'eastus'
+  'eastus2'
+  'francecentral'
+  'germanywestcentral'
+  'italynorth'
+  'japaneast'
+  'koreacentral'
+  'northcentralus'
+  'northeurope'
+  'norwayeast'
+  'southafricanorth'
+  'southcentralus'
+  'southeastasia'
+  'southindia'
+  'spaincentral'
+  'swedencentral'
+  'uaenorth'
+  'uksouth'
+  'ukwest'
+  'westcentralus'
+  'westeurope'
+  'westus'
+  'westus2'
+  'westus3'
+])
+@description('The region of all resources.')
 @metadata({ azd: { type: 'location' } })
 param location string
 
 @description('The tenant whose tokens are accepted.')
 param tenantId string = tenant().tenantId
 
-@minLength(1)
+@minLength(36) // a client id; what infra/main.parameters.json has until there is one is shorter
 @description('The accepted audiences, separated by commas: the client id that infra/app-registration.sh prints.')
 param audience string
 
@@ -22,6 +58,10 @@ param authority string = environment().authentication.loginEndpoint
 
 @description('Accepts the tokens of guests of the tenant, recognised by the claim acct.')
 param allowGuests bool = false
+
+@allowed(['members', 'tenant'])
+@description('Which businesses a person reaches: those in which they are a member, or all of the tenant.')
+param businessAccess string = 'members'
 
 @description('The values of X-Forwarded-Host that links may have, separated by commas, ports included.')
 param forwardedHosts string = ''
@@ -53,15 +93,22 @@ param storageReadTimeout int = 4
 @description('Seconds for all that a request does with storage.')
 param storageBudget int = 10
 
-@allowed(['Standard_LRS', 'Standard_ZRS', 'Standard_GRS', 'Standard_GZRS'])
-@description('How the customers are replicated; Standard_ZRS survives the loss of a zone, where the region has zones.')
-param storageSku string = 'Standard_LRS'
+@description('Spreads the app and its storage over the zones of a region that has zones.')
+param zoneRedundant bool = false
+
+@allowed(['', 'Standard_LRS', 'Standard_ZRS', 'Standard_GRS', 'Standard_GZRS'])
+@description('How the customers are replicated. Empty means Standard_LRS, or Standard_ZRS with zoneRedundant.')
+param storageSku string = ''
+
+@allowed(['RollingUpdate', 'Recreate'])
+@description('How a deployment replaces running instances: in batches that finish their requests, or all at once.')
+param updateStrategy string = 'RollingUpdate'
 
 @allowed([512, 2048, 4096])
 @description('Memory per instance, in MB.')
 param instanceMemoryMB int = 2048
 
-@minValue(40)
+@minValue(1)
 @maxValue(1000)
 @description('The maximum number of instances.')
 param maximumInstanceCount int = 100
@@ -90,6 +137,26 @@ param alertEmail string = ''
 
 var token = uniqueString(subscription().id, environmentName, location)
 var tags = { 'azd-env-name': environmentName }
+// Known before the deployment, unlike the outputs of modules: so "az deployment sub what-if" can predict everything.
+var names = {
+  app: 'func-${token}'
+  appIdentity: 'id-app-${token}'
+  packagesIdentity: 'id-package-${token}'
+  storage: 'st${token}'
+  table: 'customers'
+  packages: 'pk${token}'
+  packagesContainer: 'packages'
+  network: 'vnet-${token}'
+  workspace: 'log-${token}'
+  telemetry: 'appi-${token}'
+}
+var hosts = {
+  blobs: 'https://${names.storage}.blob.${environment().suffixes.storage}'
+  tables: 'https://${names.storage}.table.${environment().suffixes.storage}'
+  packages: 'https://${names.packages}.blob.${environment().suffixes.storage}'
+}
+var sku = empty(storageSku) ? (zoneRedundant ? 'Standard_ZRS' : 'Standard_LRS') : storageSku
+var zonalSkus = ['Standard_ZRS', 'Standard_GZRS']
 
 resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
   name: 'rg-${environmentName}'
@@ -98,123 +165,137 @@ resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
 }
 
 module identity 'identity.bicep' = {
-  name: 'identity'
   scope: group
   params: {
-    name: 'id-${token}'
+    name: names.appIdentity
     location: location
     tags: tags
   }
 }
 
 module packagesIdentity 'identity.bicep' = {
-  name: 'packagesIdentity'
   scope: group
   params: {
-    name: 'id-packages-${token}'
+    name: names.packagesIdentity
     location: location
     tags: tags
   }
 }
 
 module network 'network.bicep' = if (privateNetwork) {
-  name: 'network'
   scope: group
   params: {
-    name: 'vnet-${token}'
+    name: names.network
     location: location
     tags: tags
+  }
+}
+
+module monitoring 'monitoring.bicep' = {
+  scope: group
+  dependsOn: [identity]
+  params: {
+    workspaceName: names.workspace
+    telemetryName: names.telemetry
+    location: location
+    tags: tags
+    identityName: names.appIdentity
+    dailyQuotaGb: logsDailyQuotaGb
   }
 }
 
 module storage 'storage.bicep' = {
-  name: 'storage'
   scope: group
+  dependsOn: [identity, monitoring]
   params: {
-    name: 'st${token}'
+    name: names.storage
     location: location
     tags: tags
-    sku: storageSku
-    principalId: identity.outputs.principalId
+    sku: zoneRedundant && !contains(zonalSkus, sku)
+      ? fail('zoneRedundant needs storageSku Standard_ZRS or Standard_GZRS, or none.')
+      : sku
+    tableName: names.table
+    identityName: names.appIdentity
     privateNetwork: privateNetwork
-    logsWorkspaceId: storageLogs ? monitoring.outputs.workspaceId : ''
+    logs: storageLogs
+    workspaceName: names.workspace
   }
 }
 
 module packages 'packages.bicep' = {
-  name: 'packages'
   scope: group
+  dependsOn: [packagesIdentity]
   params: {
-    name: 'pk${token}'
+    name: names.packages
     location: location
     tags: tags
-    principalId: packagesIdentity.outputs.principalId
+    // A lost package is deployed again, but instances in other zones must be able to start.
+    sku: zoneRedundant ? 'Standard_ZRS' : 'Standard_LRS'
+    containerName: names.packagesContainer
+    identityName: names.packagesIdentity
     privateNetwork: privateNetwork
   }
 }
 
 module endpoints 'endpoints.bicep' = if (privateNetwork) {
-  name: 'endpoints'
   scope: group
+  dependsOn: [network, storage, packages]
   params: {
     location: location
     tags: tags
-    storageName: storage.outputs.name
-    packagesName: packages.outputs.name
-    networkId: privateNetwork ? network!.outputs.id : ''
-    subnetId: privateNetwork ? network!.outputs.endpointsSubnetId : ''
-  }
-}
-
-module monitoring 'monitoring.bicep' = {
-  name: 'monitoring'
-  scope: group
-  params: {
-    name: token
-    location: location
-    tags: tags
-    principalId: identity.outputs.principalId
-    dailyQuotaGb: logsDailyQuotaGb
+    storageName: names.storage
+    packagesName: names.packages
+    networkName: names.network
   }
 }
 
 module alerts 'alerts.bicep' = {
-  name: 'alerts'
   scope: group
+  dependsOn: [monitoring, storage]
   params: {
     location: location
     tags: tags
-    workspaceId: monitoring.outputs.workspaceId
-    storageName: storage.outputs.name
+    workspaceName: names.workspace
+    storageName: names.storage
     email: alertEmail
   }
 }
 
-module api 'function.bicep' = {
-  name: 'api'
+module workbook 'workbook.bicep' = {
   scope: group
-  // The app starts at once, and can't without its storage.
-  dependsOn: [endpoints]
+  dependsOn: [monitoring, storage]
   params: {
-    name: 'func-${token}'
     location: location
     tags: tags
-    identityId: identity.outputs.id
-    identityClientId: identity.outputs.clientId
-    packagesIdentityId: packagesIdentity.outputs.id
-    deploymentContainerUrl: packages.outputs.containerUrl
-    hostStorageName: storage.outputs.name
-    applicationInsightsConnectionString: monitoring.outputs.connectionString
+    workspaceName: names.workspace
+    storageName: names.storage
+  }
+}
+
+module api 'function.bicep' = {
+  scope: group
+  // The app starts at once, and can't without its storage.
+  dependsOn: [storage, packages, monitoring, endpoints]
+  params: {
+    name: names.app
+    location: location
+    tags: tags
+    identityName: names.appIdentity
+    packagesIdentityName: names.packagesIdentity
+    packagesUri: '${hosts.packages}/${names.packagesContainer}'
+    blobServiceUri: hosts.blobs
+    telemetryName: names.telemetry
+    zoneRedundant: zoneRedundant
+    updateStrategy: updateStrategy
     instanceMemoryMB: instanceMemoryMB
     maximumInstanceCount: maximumInstanceCount
     requestsPerInstance: requestsPerInstance
     alwaysReadyInstances: alwaysReadyInstances
-    subnetId: privateNetwork ? network!.outputs.appSubnetId : ''
+    networkName: privateNetwork ? names.network : ''
     bodyLimit: bodyLimit
     settings: {
-      CUSTOMERS_STORAGE__tableServiceUri: storage.outputs.tableServiceUri
-      CUSTOMERS_STORAGE__clientId: identity.outputs.clientId
-      CUSTOMERS_TABLE: storage.outputs.tableName
+      CUSTOMERS_STORAGE__tableServiceUri: hosts.tables
+      CUSTOMERS_TABLE: names.table
       STORAGE_CONNECT_TIMEOUT: string(storageConnectTimeout)
       STORAGE_READ_TIMEOUT: string(storageReadTimeout)
       STORAGE_BUDGET: string(storageBudget)
@@ -222,6 +303,7 @@ module api 'function.bicep' = {
       TOKEN_AUDIENCE: audience
       TOKEN_AUTHORITY: authority
       ALLOW_GUESTS: string(allowGuests)
+      BUSINESS_ACCESS: businessAccess
       FORWARDED_HOSTS: forwardedHosts
       EMAIL_ADDRESS_CHECK: emailAddressCheck
       MAX_CONCURRENT_REQUESTS: string(maxConcurrentRequests)
@@ -230,6 +312,7 @@ module api 'function.bicep' = {
   }
 }
 
-output AZURE_RESOURCE_GROUP string = group.name
-output AZURE_FUNCTION_NAME string = api.outputs.name
-output BASE_URL string = api.outputs.url
+output resourceGroupName string = group.name
+output functionAppName string = names.app
+output baseUrl string = api.outputs.url
+output tableServiceUri string = hosts.tables

@@ -1,33 +1,23 @@
-// Logs and telemetry, with the saved queries of infra/README.md.
-param name string
+// Logs and telemetry.
+import { Tags } from 'types.bicep'
+
+param workspaceName string
+param telemetryName string
 param location string
-param tags object
+param tags Tags
 @description('The identity of the app, which sends the telemetry.')
-param principalId string
+param identityName string
 @description('The most logs per day, in GB; -1 for no limit.')
 param dailyQuotaGb int
 
 var metricsPublisher = '3913510d-42f4-4e42-8a64-420c390055eb'
-var queries = [
-  {
-    name: 'request'
-    displayName: 'What happened to this request-id'
-    text: loadTextContent('queries/request.kql')
-  }
-  {
-    name: 'adds'
-    displayName: 'Adds per business per hour'
-    text: loadTextContent('queries/adds.kql')
-  }
-  {
-    name: 'tooLong'
-    displayName: 'Bodies over the limit of the Functions host'
-    text: loadTextContent('queries/too_long.kql')
-  }
-]
+
+resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = {
+  name: identityName
+}
 
 resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' = {
-  name: 'log-${name}'
+  name: workspaceName
   location: location
   tags: tags
   properties: {
@@ -38,18 +28,8 @@ resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' = {
   }
 }
 
-resource saved 'Microsoft.OperationalInsights/workspaces/savedSearches@2025-02-01' = [for query in queries: {
-  parent: workspace
-  name: query.name
-  properties: {
-    category: 'Booking customers'
-    displayName: query.displayName
-    query: query.text
-  }
-}]
-
 resource telemetry 'Microsoft.Insights/components@2020-02-02' = {
-  name: 'appi-${name}'
+  name: telemetryName
   location: location
   tags: tags
   kind: 'web'
@@ -61,14 +41,11 @@ resource telemetry 'Microsoft.Insights/components@2020-02-02' = {
 }
 
 resource appMayPublish 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(telemetry.id, principalId, metricsPublisher)
+  name: guid(telemetry.id, identity.id, metricsPublisher)
   scope: telemetry
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', metricsPublisher)
-    principalId: principalId
+    principalId: identity.properties.principalId
     principalType: 'ServicePrincipal'
   }
 }
-
-output workspaceId string = workspace.id
-output connectionString string = telemetry.properties.ConnectionString

@@ -1,9 +1,11 @@
 // The network of a private deployment: one subnet for the app, one for the endpoints of storage.
+import { Tags } from 'types.bicep'
+
 param name string
 param location string
-param tags object
+param tags Tags
 
-resource network 'Microsoft.Network/virtualNetworks@2024-07-01' = {
+resource network 'Microsoft.Network/virtualNetworks@2025-07-01' = {
   name: name
   location: location
   tags: tags
@@ -25,7 +27,3 @@ resource network 'Microsoft.Network/virtualNetworks@2024-07-01' = {
     ]
   }
 }
-
-output id string = network.id
-output appSubnetId string = '${network.id}/subnets/app'
-output endpointsSubnetId string = '${network.id}/subnets/endpoints'

@@ -1,20 +1,28 @@
 // The storage account for the app's package: another account than the app's own, so that the app cannot replace itself.
+import { Tags } from 'types.bicep'
+
 param name string
 param location string
-param tags object
+param tags Tags
+param sku string
+param containerName string
 @description('The identity with which the platform stores and reads the package.')
-param principalId string
+param identityName string
 @description('Whether storage is accessed through private endpoints only.')
 param privateNetwork bool
 
 var blobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
+
+resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = {
+  name: identityName
+}
 
 resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
   name: name
   location: location
   tags: tags
   kind: 'StorageV2'
-  sku: { name: 'Standard_LRS' } // a lost package is deployed again
+  sku: { name: sku }
   properties: {
     allowSharedKeyAccess: false
     defaultToOAuthAuthentication: true
@@ -41,19 +49,16 @@ resource blobs 'Microsoft.Storage/storageAccounts/blobServices@2025-01-01' = {
 
 resource packages 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-01-01' = {
   parent: blobs
-  name: 'packages'
+  name: containerName
   properties: { publicAccess: 'None' }
 }
 
 resource platformMayUsePackages 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(packages.id, principalId, blobDataContributor)
+  name: guid(packages.id, identity.id, blobDataContributor)
   scope: packages
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', blobDataContributor)
-    principalId: principalId
+    principalId: identity.properties.principalId
     principalType: 'ServicePrincipal'
   }
 }
-
-output name string = account.name
-output containerUrl string = '${account.properties.primaryEndpoints.blob}${packages.name}'

@@ -1,6 +1,11 @@
-"""What the tests run against: a real Azurite, the local token issuer, and the service on the local Functions host."""
+"""What the tests run against: a real Azurite, the local token issuer, and the service on a Functions host.
 
+The host is the local one, or, with FUNCTIONS_HOST=func, Azure's own.
+"""
+
+import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
@@ -11,23 +16,46 @@ import httpx
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from azure.data.tables import TableClient
+from hypothesis import settings
 
-from customers.email_index import is_index_row
+from customers.partition import is_customer_row
 from infra.local.issuer import Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
+from tests.support.processes import app_process
 from tests.support.proxy import FaultProxy
 
-# Azure's type tables and the Azure CLI take a minute, and are used where they are asked for by name (make test-infra);
-# the Graph SDKs are not in the everyday environment.
-collect_ignore = ["infra/test_types.py", "infra/test_azure_cli.py", *([] if find_spec("msgraph") else ["sdk"])]
+# The Bicep compiler, Kusto's parser, the Azure CLI and the package are used where they are asked for by name (make
+# test-infra); the Graph SDKs are not in the everyday environment.
+collect_ignore = [
+    *(f"infra/test_{name}.py" for name in ("bicep", "queries", "azure_cli", "deployment", "package")),
+    *([] if find_spec("msgraph") else ["sdk"]),
+]
+
+
+# A slow machine is no fault of what is tested.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 class Service(NamedTuple):
-    """A running service: its base URL, where it logs to, and the id of its process."""
+    """A running service: its base URL, where it logs to, and the id of the process that runs the app."""
 
     base: str
     log: Path
     pid: int
+
+    def lines(self, text: str, *, at_least: int = 1) -> list[str]:
+        """The lines of the log that contain a text, once there are so many, without the time that Core Tools adds."""
+        found: list[str] = []
+        for _ in range(100):
+            found = [_TIME.sub("", line) for line in self.log.read_text().splitlines() if text in line]
+            if len(found) >= at_least:
+                break
+            time.sleep(0.1)
+        return found
+
+
+_TIME = re.compile(r"^\[[0-9TZ:.-]+\] ")
 
 
 class Storage(NamedTuple):
@@ -123,17 +151,17 @@ def start_service(
     """Start a service, of the app in ``folder`` or of this one; other keywords change its settings."""
 
     @contextmanager
-    def start(*, folder: Path | None = None, **settings: str) -> Iterator[Service]:
+    def start(*, folder: Path | None = None, **changed: str) -> Iterator[Service]:
         port = free_port()
         log = tmp_path_factory.mktemp("service") / "log"
         usual = app_settings(storage=storage.connection_string, metadata_url=published.metadata_url)
         with (
             log.open("w") as output,
             portal.wrap_async_context_manager(
-                functions_host(port, {**usual, **settings}, output=output, folder=folder)
+                functions_host(port, {**usual, **changed}, output=output, folder=folder)
             ) as process,
         ):
-            yield Service(f"http://127.0.0.1:{port}", log, process.pid)
+            yield Service(f"http://127.0.0.1:{port}", log, app_process(process.pid))
 
     return start
 
@@ -169,7 +197,7 @@ def table(storage: Storage) -> Iterator[TableClient]:
 def rows(table: TableClient, business: str) -> list[dict[str, Any]]:
     """All customers of a business."""
     found = table.query_entities("PartitionKey eq @b", parameters={"b": business})
-    return [dict(row) for row in found if not is_index_row(row)]
+    return [dict(row) for row in found if is_customer_row(row)]
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 """Tries the main operations of a running service, and some that it must refuse; for a deployed one above all.
 
 Usage: ``smoke.py``, with the variables BASE_URL and TOKEN (a token that may write). It prints each step, and exits
-with 1 at the first that fails. It deletes what it adds, to a business of its own.
+with 1 at the first that fails. It deletes what it adds, to a business of its own, or to BUSINESS: a user's token needs
+one whose member the user is.
 """
 
 import os
 import sys
 import uuid
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import httpx
 
@@ -103,7 +105,8 @@ def main() -> int:
     try:
         with httpx.Client(base_url=base, headers=headers, timeout=PATIENCE) as client:
             step(client, "ready", 200, ("GET", "/healthz"))
-            customers = f"bookingBusinesses/smoke-{run}@example.com/customers"
+            business = os.environ.get("BUSINESS") or f"smoke-{run}@example.com"
+            customers = f"bookingBusinesses/{quote(business, safe='')}/customers"
             operations(client, f"/beta/{customers}", f"ada-{run}@example.com")
             refusals(client, f"/v1.0/solutions/{customers}")
     except (SmokeError, httpx.InvalidURL) as failure:

@@ -1,13 +1,20 @@
 """What the commands share: how one is described, its exit codes, and the table that it works on."""
 
+import asyncio
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.exceptions import AzureError, ServiceResponseError
+
 from customers.settings import TableSettings
-from customers.storage import Connection
+from customers.storage import Backpressure, Connection, is_transient
+
+_PAUSES = (0.2, 0.5, 1, 2, 4, 8, 15)
+"""In seconds, before each repeat of what failed."""
 
 
 class Exit(IntEnum):
@@ -47,16 +54,37 @@ class Command(NamedTuple):
 
 
 @asynccontextmanager
+async def sign_in(settings: TableSettings) -> AsyncGenerator[AsyncTokenCredential | None]:
+    """The Microsoft Entra sign-in of whoever runs a command; None for Azurite, which needs none."""
+    if settings.storage is not None:
+        yield None
+        return
+    from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - not for Azurite
+
+    async with DefaultAzureCredential() as credential:
+        yield credential
+
+
+@asynccontextmanager
 async def table_connection(environ: Mapping[str, str]) -> AsyncGenerator[Connection]:
     """Connect to the table of the app's settings: Azurite's, or with the Microsoft Entra sign-in of whoever runs it.
 
     Raises SettingsError.
     """
     settings = TableSettings.from_environment(environ)
-    if settings.storage is not None:
-        yield Connection(settings)
-        return
-    from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - not for Azurite
-
-    async with DefaultAzureCredential() as credential:
+    async with sign_in(settings) as credential:
         yield Connection(settings, credential)
+
+
+async def patiently[Result](attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Repeat what is safe to repeat while storage throttles or is unreachable, for half a minute at most."""
+    for pause in _PAUSES:
+        try:
+            return await attempt()
+        except Backpressure as busy:
+            await asyncio.sleep(max(pause, busy.retry_after))
+        except (AzureError, TimeoutError) as error:
+            if not (is_transient(error) or isinstance(error, ServiceResponseError | TimeoutError)):
+                raise
+            await asyncio.sleep(pause)
+    return await attempt()

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 from azure.core.exceptions import AzureError
 
+from customers.cli.backup import BACKUP
 from customers.cli.command import Command, Exit, Unreachable, UsageError
+from customers.cli.members import MEMBERS
 from customers.cli.reindex import REINDEX
+from customers.cli.restore import RESTORE
 from customers.errors import GraphError
 from customers.settings import SettingsError
 from customers.storage import Backpressure
 
-COMMANDS: tuple[Command, ...] = (REINDEX,)
+COMMANDS: tuple[Command, ...] = (MEMBERS, BACKUP, RESTORE, REINDEX)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     except (AzureError, Backpressure, GraphError, TimeoutError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return _fail(f"The table cannot be read or changed: {reason} Run the same command again.", Exit.UNREACHABLE)
+    except OSError as error:
+        return _fail(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.", Exit.USAGE)
     except KeyboardInterrupt:
         return _fail("Interrupted. Run the same command again; it is safe.", Exit.INTERRUPTED)
 

@@ -15,7 +15,8 @@ from azure.data.tables import TableEntity
 
 from customers.cli.command import Command, Exit, table_connection
 from customers.cli.progress import Progress
-from customers.email_index import CUSTOMER_ID, INDEXED, MARK, index_row_of, is_index_row
+from customers.email_index import CUSTOMER_ID, INDEXED, MARK, index_row_of
+from customers.partition import is_customer_row, is_index_row
 from customers.storage import Connection, NoSuchRow, Operation, etag_of, put, remove, replace
 
 _AT_ONCE = 20
@@ -42,20 +43,31 @@ class Report:
         """One line for a person."""
         return (
             f"{self.customers} customers. Index rows: {self.added} added, {self.corrected} corrected, "
-            f"{self.removed} removed. {self.unreadable} customers without an address. The table is indexed."
+            f"{self.removed} removed. {self.unreadable} customers without an address."
         )
 
 
-async def reindex(connection: Connection, *, quiet: bool) -> Report:
-    """Give each customer its index row, remove those that name nobody, and mark the table as indexed."""
+async def reindex(connection: Connection, *, business: str | None = None, quiet: bool) -> Report:
+    """Give each customer its index row, remove those that name nobody, and mark the table as indexed.
+
+    With ``business`` only its rows are looked at, and the table is not marked.
+    """
     table = await connection.table()
+    if business is None:
+        found = table.list_entities(select=_COLUMNS, results_per_page=1000)
+    else:
+        of_business = {"business": business}
+        found = table.query_entities(
+            "PartitionKey eq @business", parameters=of_business, select=_COLUMNS, results_per_page=1000
+        )
     work = _Reindex(connection, Report(await connection.get(MARK["PartitionKey"], MARK["RowKey"]) is not None))
     with Progress("rows", quiet=quiet) as progress:
-        async for page in table.list_entities(select=_COLUMNS, results_per_page=1000).by_page():
+        async for page in found.by_page():
             rows = [row async for row in page if row["PartitionKey"] != MARK["PartitionKey"]]
             await asyncio.gather(*(work.mend(row) for row in rows))
             progress.advance(len(rows))
-    await work.change(put(MARK))
+    if business is None:
+        await work.change(put(MARK))
     return work.report
 
 
@@ -68,7 +80,10 @@ class _Reindex:
     async def mend(self, row: TableEntity) -> None:
         """Put right what belongs to a row of the table."""
         async with self._at_once:
-            await (self._mend_index_row(row) if is_index_row(row) else self._mend_customer(row))
+            if is_index_row(row):
+                await self._mend_index_row(row)
+            elif is_customer_row(row):
+                await self._mend_customer(row)
 
     async def change(self, operation: Operation) -> bool:
         """Make a change; False if the row is not as it was any more."""
@@ -110,7 +125,7 @@ class _Reindex:
 async def _run(options: Namespace) -> Exit:
     async with table_connection(os.environ) as connection:
         report = await reindex(connection, quiet=options.quiet)
-    print(report)
+    print(report, "The table is indexed.")
     return Exit.SOME_WRONG if report.was_indexed and report.wrong else Exit.DONE
 
 

@@ -1,10 +1,10 @@
 """A small Functions host for development without Core Tools (``func start``). Not for production.
 
 It loads the real ``function_app.py`` through the library that runs it in Azure (``azure-functions-runtime``) and
-treats HTTP as the Functions host does; ``routing.py`` has the rules of paths.
-Compatible: route order and templates, ``routePrefix``, bodies, headers, and what makes an empty 404 or 500.
-Not supported: methods that its HTTP parser does not know (a 400), triggers other than HTTP, keys,
-``/admin``, CORS, scaling, reloading. It listens on 127.0.0.1 only.
+treats HTTP as the Functions host does; ``web_server.py`` has the rules of what is read at all, ``routing.py`` those of
+paths. Compatible: what is refused before the app, any method, route order and templates, ``routePrefix``, bodies,
+headers, and what makes an empty 401, 404 or 500. Not supported: triggers other than HTTP, keys, what is under
+``/admin``, CORS, scaling, reloading, levels of logs. It listens on 127.0.0.1 only.
 
 Usage: ``python -m infra.local.host [--port 7071]``, in the folder of ``host.json``. It reads ``local.settings.json`` if
 there is one; as with Core Tools, environment variables take precedence over it.
@@ -28,7 +28,8 @@ from urllib.parse import parse_qsl, quote
 import azure_functions_runtime as worker
 from aiohttp import web
 
-from infra.local.routing import Route, RouteError, Routes
+from infra.local.routing import Route, RouteError, Routes, is_reserved
+from infra.local.web_server import WebServer, method_of
 
 _BODY_LIMIT = 104_857_600
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
@@ -97,13 +98,16 @@ class FunctionsApp:
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one HTTP request."""
+        method = method_of(request)
         host = request.headers.get("Host", "")
         if not _HOST.fullmatch(host):
             return web.Response(status=400)
         raw_path, _, query = request.raw_path.partition("?")
         if not raw_path.startswith("/"):  # the absolute form, RFC 9112, 3.2.2
             raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
-        found = self._routes.find(request.method, raw_path)
+        if is_reserved(raw_path.removeprefix("/")):
+            return web.Response(status=401)  # the host's own, which takes a key
+        found = self._routes.find(method, raw_path)
         if found is None and raw_path == "/":
             return web.Response(text="The local Functions host is running.\n")
         if found is None:
@@ -116,7 +120,7 @@ class FunctionsApp:
         body = await request.content.read() if length else b""
         url_path = quote(raw_path, safe="/%:@!$&'()*+,;=~", errors="surrogateescape")
         http = _Message(
-            method=request.method,
+            method=method,
             url=f"{request.scheme}://{host}{url_path}" + (f"?{query}" if query else ""),
             headers=_join(request.headers.items(), lower=True),
             params=route_values,
@@ -218,10 +222,7 @@ async def serve(folder: Path, port: int) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    runner = web.ServerRunner(
-        web.Server(app.handle, access_log=None, auto_decompress=False, max_field_size=32_768, max_line_size=32_768),
-        shutdown_timeout=15,
-    )
+    runner = web.ServerRunner(WebServer(app.handle, access_log=None, auto_decompress=False), shutdown_timeout=15)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
     await stop.wait()

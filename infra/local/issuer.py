@@ -4,7 +4,7 @@ The key is created on first use and kept in ``.local/``, which git ignores. No d
 trusts the keys that https://login.microsoftonline.com publishes, and no http:// address for them.
 
 Usage: ``python -m infra.local.issuer token`` prints a token. The variable CLAIMS, a JSON object, replaces default
-claims; a null removes one.
+claims; a null removes one. The token is an application's own, unless CLAIMS has ``scp``: then it acts for a user.
 """
 
 import json
@@ -24,6 +24,10 @@ AUTHORITY = "https://issuer.invalid"
 """No such host can exist (RFC 2606), so no deployed service can be configured to trust this issuer."""
 TENANT = "7d3b1c52-4f0e-4b8a-9c61-0f2a5e8d9b34"
 AUDIENCE = "api://booking-customers"
+USER = "b7e2a9d4-51c6-4e3f-8a07-6d9c1f4e2b85"
+"""The object id of the user for whom a token with ``scp`` acts."""
+APPLICATION = "5c8d2b60-97ef-4a13-b1c4-e03f6a7d8295"
+"""The object id of the application whose own token any other is."""
 LIFETIME = 8 * 3600
 
 type _Key = rsa.RSAPrivateKey
@@ -74,20 +78,28 @@ class Issuer:
         return next(iter(self._keys))
 
     def token(self, claims: dict[str, Any] | None = None, *, headers: dict[str, Any] | None = None) -> str:
-        """Sign a token with the default claims, good for every operation, and ``claims`` merged over them."""
+        """Sign a token with the default claims, good for every operation, and ``claims`` merged over them.
+
+        The default claims are an application's own, which reaches every business; or a user's, if ``claims`` has
+        ``scp``, even a null one.
+        """
         now = int(time.time())
+        own = (
+            {"oid": USER}
+            if "scp" in (claims or {})
+            else {"oid": APPLICATION, "idtyp": "app", "roles": ["Bookings.Manage.All"]}
+        )
         merged: dict[str, Any] = {
             "iss": f"{AUTHORITY}/{TENANT}/v2.0",
             "aud": AUDIENCE,
             "tid": TENANT,
             "azp": "3f0c8a1e-6d7b-4f52-9a35-c2e1d4b7a860",
-            "oid": "b7e2a9d4-51c6-4e3f-8a07-6d9c1f4e2b85",
             "sub": str(uuid.uuid5(uuid.NAMESPACE_URL, AUDIENCE)),
             "ver": "2.0",
             "iat": now,
             "nbf": now,
             "exp": now + LIFETIME,
-            "scp": "Bookings.Manage.All",
+            **own,
             **(claims or {}),
         }
         present = {name: value for name, value in merged.items() if value is not None}

@@ -18,6 +18,11 @@ _PARAMETER = re.compile(
 _CONSTRAINT = re.compile(r":([a-z]+)(?:\((.*?)\))?(?=:|$)")
 
 
+def is_reserved(path: str) -> bool:
+    """Whether a path, without its first slash, is the host's own."""
+    return bool(re.match("(admin|runtime)(/|$)", path, re.IGNORECASE))
+
+
 class RouteError(Exception):
     """A template that the host would not accept, or that this one does not understand."""
 
@@ -77,7 +82,7 @@ class Route:
     """One function's template and methods; no methods means all."""
 
     def __init__(self, function: str, template: str, methods: Iterable[str] = ()) -> None:
-        if re.match("(admin|runtime)(/|$)", template, re.IGNORECASE):
+        if is_reserved(template):
             raise RouteError(f"{function}: the route {template} begins with admin or runtime, which the host keeps")
         self.function = function
         self.methods = frozenset(method.upper() for method in methods)
@@ -87,6 +92,8 @@ class Route:
         """Return the values of the parameters if the decoded segments of a path fit."""
         values: dict[str, str] = {}
         for index, segment in enumerate(self._segments):
+            if not (isinstance(segment, _Parameter) and segment.catch_all) and index < len(path) and not path[index]:
+                return None
             if isinstance(segment, _Literal):
                 if index >= len(path) or path[index].lower() != segment.text.lower():
                     return None
@@ -131,8 +138,6 @@ class Routes:
     def find(self, method: str, raw_path: str) -> tuple[str, dict[str, str]] | None:
         """Return the function for a path as sent, and its route values, or None: an empty 404."""
         path = split_path(raw_path)
-        if path is None:
-            return None
         for route in self._routes:
             if route.methods and method not in route.methods:
                 continue  # a wrong method is a miss, too
@@ -142,8 +147,8 @@ class Routes:
         return None
 
 
-def split_path(raw_path: str) -> list[str] | None:
-    """Decode a path into its segments, or return None for one that no route can match.
+def split_path(raw_path: str) -> list[str]:
+    """Decode a path into its segments. An empty one, between two slashes in a row, fits a catch-all parameter only.
 
     Each segment is decoded once, as UTF-8; ``%2F`` and whatever is not UTF-8 stay escaped. Dot segments are resolved.
     """
@@ -153,8 +158,6 @@ def split_path(raw_path: str) -> list[str] | None:
         parts.pop()  # one trailing slash is ignored
     for part in parts:
         text = _decode(part)
-        if text == "":
-            return None  # two slashes in a row
         if text == "..":
             if segments:
                 segments.pop()

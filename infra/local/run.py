@@ -3,7 +3,8 @@
 Usage: ``python -m infra.local.run [--services|--storage]``, in the top folder. ``--services`` leaves out the host, for
 ``func start``; ``--storage`` starts nothing, and prints the connection string of the Azurite that another run started.
 Variables: PORT (7071) for the host, TABLE_PORT (10002) for Azurite, ISSUER_PORT (any free one; with ``--services``
-7072). It runs until SIGINT or SIGTERM, then stops what it started, the host first.
+7072); FUNCTIONS_HOST=func for Azure's own host, which comes with Core Tools, instead of ``host.py``. It runs until
+SIGINT or SIGTERM, then stops what it started, the host first.
 """
 
 import asyncio
@@ -15,9 +16,9 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import aiohttp
 from azure.core.exceptions import AzureError, ResourceExistsError
@@ -32,7 +33,7 @@ BUSINESS = "Contoso@contoso.onmicrosoft.com"
 # Azurite's account, the same everywhere: "Use the Azurite emulator for local Azure Storage development".
 _ACCOUNT = "devstoreaccount1"
 _ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 
 
 class StartError(Exception):
@@ -90,13 +91,18 @@ async def process(
     try:
         yield child
     finally:
-        if child.returncode is None:
-            child.send_signal(end_with)
+        # With what it started itself: the func of npm is a wrapper, and may be gone before the host is.
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, end_with)
             try:
-                await asyncio.wait_for(child.wait(), 20)
+                async with asyncio.timeout(20):
+                    await child.wait()
+                    while True:
+                        os.killpg(child.pid, 0)
+                        await asyncio.sleep(0.05)
             except TimeoutError:
                 print(f"{name} did not stop within 20 seconds; killing it.", file=sys.stderr)
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)
                 await child.wait()
 
 
@@ -161,6 +167,44 @@ async def _is_healthy(base: str) -> bool:
         return False
 
 
+class HostCommand(NamedTuple):
+    """How a Functions host is started: the command, and the variables that it needs."""
+
+    line: list[str]
+    environ: dict[str, str]
+
+
+def is_core_tools() -> bool:
+    """Whether FUNCTIONS_HOST names Azure's own host. Raises StartError if it names none that there is."""
+    name = os.environ.get("FUNCTIONS_HOST") or "local"
+    if name not in ("local", "func"):
+        raise StartError(f"FUNCTIONS_HOST must be local or func, not {name}.")
+    return name == "func"
+
+
+def host_command(port: int) -> HostCommand:
+    """The Functions host of FUNCTIONS_HOST for the app in the current folder. Raises StartError if it is not there."""
+    if not is_core_tools():
+        return HostCommand(command("infra.local.host", "--port", str(port)), ENVIRONMENT)
+    func = shutil.which("func")
+    if func is None:
+        raise StartError(
+            "Azure Functions Core Tools is not installed. Run npm install -g azure-functions-core-tools@4, or leave "
+            "FUNCTIONS_HOST out"
+        )
+    return HostCommand([func, "start", "--port", str(port)], _CORE_TOOLS)
+
+
+# As local.settings.json has them, over which the environment takes precedence; not every folder has that file. Core
+# Tools takes the first Python on the PATH that it supports, and reads under just this name which one to take instead.
+_CORE_TOOLS = {
+    "FUNCTIONS_WORKER_RUNTIME": "python",
+    "AzureWebJobsSecretStorageType": "files",
+    "languageWorkers:python:defaultExecutablePath": sys.executable,
+    "FUNCTIONS_CORE_TOOLS_TELEMETRY_OPTOUT": "1",
+}
+
+
 @asynccontextmanager
 async def functions_host(
     port: int, settings: Mapping[str, str], *, output: IO[str] | None = None, folder: Path | None = None
@@ -169,10 +213,10 @@ async def functions_host(
 
     Raises StartError if it is not healthy in time.
     """
-    host = command("infra.local.host", "--port", str(port))
-    env = {**os.environ, **ENVIRONMENT, **settings}
+    host = host_command(port)
+    env = {**os.environ, **host.environ, **settings}
     async with process(
-        "The Functions host", host, end_with=signal.SIGTERM, output=output, env=env, cwd=folder
+        "The Functions host", host.line, end_with=signal.SIGTERM, output=output, env=env, cwd=folder
     ) as child:
         if not await _until(child, lambda: _is_healthy(f"http://127.0.0.1:{port}")):
             raise StartError(f"The Functions host did not become healthy on port {port}. Its last lines say why.")
@@ -207,7 +251,8 @@ def _lock() -> IO[str]:
     return lock
 
 
-def _welcome(base: str, token: str) -> str:
+def welcome(base: str, token: str) -> str:
+    """What is said when the service is ready: where it is, and how to call it."""
     body = json.dumps(
         {
             "@odata.type": "#microsoft.graph.bookingCustomer",
@@ -250,7 +295,7 @@ async def run(*, services_only: bool) -> None:
         else:
             settings = app_settings(storage=storage, metadata_url=metadata_url, table=table)
             children["The Functions host"] = await running.enter_async_context(functions_host(ports[0], settings))
-            print(_welcome(f"http://127.0.0.1:{ports[0]}", issuer.token()), flush=True)
+            print(welcome(f"http://127.0.0.1:{ports[0]}", issuer.token()), flush=True)
         await _stopped(stop, children)
 
 

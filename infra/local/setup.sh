@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up what the local commands need: "setup.sh python" makes .venv, "setup.sh node" installs Azurite; "setup.sh sdk",
-# "setup.sh azmcp", "setup.sh azure-cli" and "setup.sh bench" make environments with the Graph SDKs (JavaScript's, too),
-# Azure's type tables, the Azure CLI, and the benchmark.
+# "setup.sh azure-cli", "setup.sh kusto" and "setup.sh bench" make environments with the Graph SDKs (JavaScript's, too), the
+# Azure CLI, the parser of the log queries, and the benchmark; "setup.sh package" makes one with nothing in it.
 # It does nothing where the locked requirements have not changed. All messages go to stderr.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -52,7 +52,9 @@ environment() {
         echo "$python cannot create a virtual environment. Install its venv module (on Debian: apt-get install python3.13-venv)"
         exit 1
     fi
-    "$1/bin/pip" install -qq --disable-pip-version-check --require-hashes -r "$2"
+    if [ -s "$2" ]; then
+        "$1/bin/pip" install -qq --disable-pip-version-check --require-hashes -r "$2"
+    fi
     cp "$2" "$1/locked"
 }
 
@@ -66,12 +68,17 @@ sdk_environment() {
     packages tests/sdk "the Graph client for JavaScript"
 }
 
-azmcp_environment() {
-    environment .local/azmcp tests/infra/requirements.txt
+kusto_environment() {
+    node_environment
+    packages tests/infra "the parser of the log queries"
 }
 
 azure_cli_environment() {
     environment .local/azure-cli tests/infra/azure-cli.txt
+}
+
+package_environment() {
+    environment .local/package-python /dev/null # an interpreter and its pip, to make the package with
 }
 
 bench_environment() {

@@ -2,8 +2,9 @@
 
 Usage: ``python -m tests.bench.bench``, in the top folder. Variables: ROUNDS (5) and DURATION (2 seconds) of each
 measurement; STARTS (7) of each app; ROWS (100000) of the full table, and of the largest business; a 0 leaves that part
-out. AGAINST names folders of other checkouts of this service, separated by spaces, to be measured too. It makes
-figures.json and figures.png in ``.local/bench-results/``.
+out. AGAINST names folders of other checkouts of this service, separated by spaces, to be measured too.
+FUNCTIONS_HOST=func measures under Azure's own host, without the starts. It makes figures.json and figures.png in
+``.local/bench-results/``.
 """
 
 import asyncio
@@ -18,11 +19,13 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.local.run import ENVIRONMENT, app_settings, process
+from infra.local.run import ENVIRONMENT, app_settings, is_core_tools, process
 from tests.bench import report, starts
 from tests.bench.contenders import (
     BATCH,
     BENCH,
+    OWN_SOURCES,
+    PACKAGE,
     RESULTS,
     SERVICE,
     Contender,
@@ -121,12 +124,13 @@ async def grow(rows: int, rounds: int, seconds: float) -> dict[str, Any]:
 
 
 async def start(times: int) -> list[dict[str, Any]]:
-    """Measure the starts of the service and of the least app, in turns."""
+    """Measure the starts of the service, of its package, and of the least app, in turns."""
     figures = []
     async with surroundings("starts") as place:
         for number in range(times + 1):
             for pyc in (True, False):
-                for name in ("service", "bare_imports"):
+                # Without .pyc files, the package is no other than the service.
+                for name in ("service", "bare_imports", *((PACKAGE, OWN_SOURCES) if pyc else ())):
                     for kind in starts.Kind:
                         port = free_port()
                         app = app_command(name, port)
@@ -147,6 +151,8 @@ async def main(environ: Mapping[str, str]) -> None:
     """Run all parts and report."""
     rounds, seconds = int(environ.get("ROUNDS") or 5), float(environ.get("DURATION") or 2)
     times, rows = int(environ.get("STARTS") or 7), int(environ.get("ROWS") or 100_000)
+    if is_core_tools():
+        times = 0  # its starts are not the app's
     RESULTS.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),

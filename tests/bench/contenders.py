@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -21,14 +22,15 @@ from azure.data.tables.aio import TableClient
 
 from customers.email_index import index_row
 from customers.insert import TRANSACTION_TYPE, transaction, transaction_part
+from infra import package
 from infra.local.issuer import TENANT, Issuer, new_key
 from infra.local.run import (
     BUSINESS,
     ENVIRONMENT,
     app_settings,
     azurite,
-    command,
     connection_string,
+    host_command,
     make_table,
     process,
 )
@@ -46,6 +48,10 @@ _CUSTOMER = {
     "displayName": "Display Name value",
     "emailAddress": "Email Address value",
 }
+PACKAGE = "package"
+"""The service from the package that Azure runs."""
+OWN_SOURCES = "package_with_own_sources"
+"""The same without .pyc files of the app's own modules, which a build in Azure does not compile."""
 
 
 class Contender(NamedTuple):
@@ -223,13 +229,29 @@ async def empty_table(storage: str) -> None:
 
 
 def app_command(name: str, port: int) -> starts.Command:
-    """The command of an app: ``service``, a folder of another checkout of it, or a file beside this one."""
-    host = command("infra.local.host", "--port", str(port))
+    """The command of an app: the service or its package, a folder of another checkout, or a file beside this one."""
+    if name in {PACKAGE, OWN_SOURCES}:
+        return packaged(name, port)
+    host = host_command(port)
     if name == "fastapi_app":
         return starts.Command([sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port)], BENCH)
     if name == "service" or "/" in name:
-        return starts.Command(host, SERVICE if name == "service" else Path(name).resolve())
-    return starts.Command(host, BENCH, {"PYTHON_SCRIPT_FILE_NAME": f"{name}.py"})
+        return starts.Command(host.line, SERVICE if name == "service" else Path(name).resolve(), host.environ)
+    return starts.Command(host.line, BENCH, {**host.environ, "PYTHON_SCRIPT_FILE_NAME": f"{name}.py"})
+
+
+def packaged(name: str, port: int) -> starts.Command:
+    """The command of the service as it is in Azure: from the package, whose modules come first."""
+    folder = package.FOLDER
+    if name == OWN_SOURCES:
+        folder = (RESULTS / name).resolve()
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(package.FOLDER, folder)
+        for own in (folder, folder / "customers"):
+            shutil.rmtree(own / "__pycache__")
+    path = os.pathsep.join([str(folder / package.PACKAGES), ENVIRONMENT["PYTHONPATH"]])
+    settings = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    return starts.Command(host_command(port).line, folder, settings)
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ class Load(NamedTuple):
     made: str = ""
     """What a response has once for each customer that was added, if it can be for more than one."""
     watched: dict[str, int] = {}  # noqa: RUF012 - read only
-    """Processes whose CPU time is measured: name and id."""
+    """Processes whose CPU time is measured, with those that they started: name and id."""
 
 
 class _Run:
@@ -149,9 +149,16 @@ async def _connect(run: _Run) -> None:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process with all its threads (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process with its threads, and of those that it started in its session (proc(5))."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        if pid in (int(stat.parent.name), int(fields[3])):
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def _perform(load: Load) -> dict[str, Any]:

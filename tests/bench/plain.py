@@ -59,7 +59,7 @@ def verify(authorization: str) -> None:
         audience=os.environ["TOKEN_AUDIENCE"],
         issuer=f"{os.environ['TOKEN_AUTHORITY']}/{os.environ['TOKEN_TENANT_ID']}/v2.0",
     )
-    if "Bookings.Manage.All" not in claims.get("scp", "").split():
+    if "Bookings.Manage.All" not in claims.get("roles", ()):
         raise PermissionError
 
 

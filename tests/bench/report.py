@@ -129,10 +129,12 @@ def _started(starts: Sequence[dict[str, Any]]) -> str:
     rows = []
     for kind in _unique(starts, "kind"):
         for pyc in (True, False):
-            service, bare = (_select(starts, kind=kind, pyc=pyc, app=app) for app in ("service", "bare_imports"))
-            seconds = [_number(_median(own, "seconds"), 2) for own in (service, bare)]
-            rows.append((kind, "with" if pyc else "without", *seconds, _ratio(service, bare, "seconds")))
-    return _table(("from", ".pyc", "service s", "bare imports s", "ratio"), rows)
+            bare = _select(starts, kind=kind, pyc=pyc, app="bare_imports")
+            for app in _unique(starts, "app"):
+                if app != "bare_imports" and (own := _select(starts, kind=kind, pyc=pyc, app=app)):
+                    seconds = [_number(_median(figures, "seconds"), 2) for figures in (own, bare)]
+                    rows.append((kind, app, "with" if pyc else "without", *seconds, _ratio(own, bare, "seconds")))
+    return _table(("from", "app", ".pyc", "s", "bare imports s", "ratio"), rows)
 
 
 def _looked_up(lookups: dict[str, Any]) -> str:

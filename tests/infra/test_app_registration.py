@@ -43,6 +43,10 @@ def test_its_tokens_tell_guests_from_members_and_people_from_applications() -> N
     assert [claim["name"] for claim in REGISTRATION["optionalClaims"]["accessToken"]] == ["acct", "idtyp"]
 
 
+def test_its_tokens_name_the_groups_that_are_assigned() -> None:
+    assert REGISTRATION["groupMembershipClaims"] == "ApplicationGroup"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -1,5 +1,6 @@
 """The local Functions host treats HTTP as the real one does, which some apps would be surprised by."""
 
+import http.client
 import json
 import os
 import signal
@@ -136,6 +137,100 @@ def test_the_absolute_form_of_a_target_is_understood(host: httpx.Client) -> None
         )
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["url"] == "http://example.com/api/echo/x"
+
+
+def send(host: httpx.Client, raw: bytes) -> tuple[int, bytes]:
+    """Send these bytes on a connection of their own; the status and the body of the response, without its chunks."""
+    with socket.create_connection(("127.0.0.1", host.base_url.port or 0), timeout=20) as connection:
+        connection.sendall(raw)
+        response = http.client.HTTPResponse(connection, method=raw.partition(b" ")[0].decode("latin-1"))
+        response.begin()
+        return response.status, response.read()
+
+
+def get(*fields: bytes, target: bytes = b"/api/echo/x", method: bytes = b"GET", body: bytes = b"") -> bytes:
+    """A request with these header fields."""
+    return b"\r\n".join([method + b" " + target + b" HTTP/1.1", b"Host: x", *fields, b"", body])
+
+
+@pytest.mark.parametrize("method", ["get", "GET", "PURGE", "MKCOL", "brew", "M-SEARCH", "TRACE", "PRI", "X!~"])
+def test_any_method_reaches_the_app_in_upper_case(host: httpx.Client, method: str) -> None:
+    status, body = send(host, get(method=method.encode()))
+    assert (status, json.loads(body)["method"]) == (200, method.upper())
+
+
+def test_a_request_with_a_body_is_followed_by_another_on_the_same_connection(host: httpx.Client) -> None:
+    with socket.create_connection(("127.0.0.1", host.base_url.port or 0), timeout=20) as connection:
+        for method in (b"brew", b"POST", b"get", b"Purge"):
+            raw = get(b"Content-Length: 5", method=method, body=b"a\r\n\r\n")
+            for part in (raw[:10], raw[10:-3], raw[-3:]):
+                connection.sendall(part)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            seen = json.loads(response.read())
+            assert (seen["method"], seen["body"]) == (method.decode().upper(), "a\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (get(target=b"/api/echo/" + b"x" * 8200), 414),
+        (b"GET /" + b"x" * 8200, 414),
+        (get(b"a: " + b"x" * 32_770), 431),
+        (get(*[b"a%d: x" % n for n in range(100)]), 431),
+        (get(target="/api/echo/é".encode()), 400),
+        (get(target=b"/api/echo/%00"), 400),
+        (get(target=b"/api/echo/a\tb"), 400),
+        (get(b"a: x", b" folded: y"), 400),
+        (get(b"a: x", b"\tfolded"), 400),
+        (get(b"a : x"), 400),
+        (get(b"no colon"), 400),
+        (get(b": x"), 400),
+        (get(b"a: \xff"), 400),
+        (get(b"a: \0"), 400),
+        (get(b"Content-Length: 1", b"Content-Length: 1", body=b"x"), 400),
+        (get(b"Content-Length: x"), 400),
+        (get(b"Content-Length: -1"), 400),
+        (get(b"Host: y"), 400),
+        (get(method=b"G(T"), 400),
+        (b"GET /api/echo/x HTTP/1.1\r\n\r\n", 400),
+        (b"GET /api/echo/x HTTP/1.1\nHost: x\n\n", 400),
+        (b"GET  /api/echo/x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /api/echo/x HTTP/1.0\r\n\r\n", 500),
+        (get(b"Content-Length: 1001", method=b"POST", body=b"x" * 1001), 500),
+    ],
+    ids=lambda value: str(value[:24]) if isinstance(value, bytes) else str(value),
+)
+def test_what_the_web_server_refuses_is_an_empty_response(host: httpx.Client, raw: bytes, status: int) -> None:
+    assert send(host, raw) == (status, b"")
+
+
+def test_what_is_just_within_the_limits_reaches_the_app(host: httpx.Client) -> None:
+    longest = b"/api/echo/" + b"x" * (8192 - len(b"GET /api/echo/ HTTP/1.1\r\n"))
+    assert send(host, get(target=longest))[0] == 200
+    assert send(host, get(*[b"a%d: x" % n for n in range(99)]))[0] == 200
+    assert send(host, get(b"a: " + b"x" * 32_700))[0] == 200
+    assert send(host, b"GET /api/echo/x HTTP/1.0\r\nHost: x\r\n\r\n")[0] == 200
+
+
+def test_headers_that_come_twice_are_joined_even_where_there_should_be_one(host: httpx.Client) -> None:
+    status, body = send(host, get(b"Content-Type: a/b", b"User-Agent: c", b"content-type: d/e", b"User-Agent: f"))
+    headers = json.loads(body)["headers"]
+    assert (status, headers["content-type"], headers["user-agent"]) == (200, "a/b,d/e", "c,f")
+
+
+def test_a_length_beside_chunks_is_ignored_so_the_body_is_empty(host: httpx.Client) -> None:
+    raw = get(b"Content-Length: 3", b"Transfer-Encoding: chunked", method=b"POST", body=b"3\r\nabc\r\n0\r\n\r\n")
+    status, body = send(host, raw)
+    assert (status, json.loads(body)["body"]) == (200, "")
+
+
+@pytest.mark.parametrize("path", ["/admin", "/Admin/host/status", "/runtime/", "/RUNTIME/webhooks/x"])
+def test_the_paths_of_the_host_itself_are_a_401(host: httpx.Client, path: str) -> None:
+    response = host.get(path)
+    assert (response.status_code, response.content) == (401, b"")
+    assert host.get("/administrator").status_code == 404
 
 
 def start(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:

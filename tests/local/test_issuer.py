@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from infra.local.issuer import AUDIENCE, AUTHORITY, TENANT, load_key
+from infra.local.issuer import AUDIENCE, AUTHORITY, TENANT, USER, load_key
 from infra.local.run import ENVIRONMENT, TOP, command
 
 
@@ -41,6 +41,14 @@ def test_a_token_is_printed_alone_and_its_key_is_kept_for_its_owner(tmp_path: Pa
     assert kids[0] == kids[1]
     (key,) = (tmp_path / ".local" / "issuer").iterdir()
     assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_is_an_applications_own_unless_it_has_a_scope(tmp_path: Path) -> None:
+    own = claims_of(token(tmp_path).stdout)
+    assert (own["idtyp"], own["roles"], "scp" in own) == ("app", ["Bookings.Manage.All"], False)
+    users = claims_of(token(tmp_path, CLAIMS='{"scp": "Bookings.Read.All"}').stdout)
+    assert (users["oid"], users["scp"]) == (USER, "Bookings.Read.All")
+    assert not {"idtyp", "roles"} & users.keys()
 
 
 def test_claims_are_merged_and_null_removes_one(tmp_path: Path) -> None:

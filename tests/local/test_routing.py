@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.local.routing import Route, RouteError, Routes, split_path
+from infra.local.routing import Route, RouteError, Routes
 
 APP = Routes(
     [
@@ -47,9 +47,11 @@ def test_a_wrong_method_is_a_miss() -> None:
     assert Routes([Route("books", "books", ["GET"])]).find("POST", "/books") is None
 
 
-def test_two_slashes_in_a_row_never_match() -> None:
-    assert split_path("/books//1") is None
-    assert split_path("//books") is None
+def test_two_slashes_in_a_row_match_a_catch_all_only() -> None:
+    named = [Route("a", "books/{id}"), Route("b", "books"), Route("c", "books/{id?}/{n}"), Route("d", "{book}/{id}")]
+    for path, rest in (("/books//1", "books//1"), ("//books", "/books"), ("/books//", "books/"), ("//", "")):
+        assert Routes(named).find("GET", path) is None
+        assert Routes([*named, Route("z", "{*rest}")]).find("GET", path) == ("z", {"rest": rest})
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,14 @@ import httpx
 import jwt
 import pytest
 from anyio.from_thread import BlockingPortal
+from azure.data.tables import TableClient
 from cryptography.hazmat.primitives import serialization
 
-from infra.local.issuer import AUTHORITY, TENANT, Issuer, new_key
+from customers.members import Role
+from infra.local.issuer import AUTHORITY, TENANT, USER, Issuer, new_key
 from tests.conftest import PublishIssuer, Service, StartService, free_port
 from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
+from tests.support.members import set_member
 
 COLLECTION = BETA.format("Contoso")
 PERSONAL = "9188040d-6c67-4c5b-b112-36a304b66dad"
@@ -147,8 +150,9 @@ def test_an_unknown_key_is_refused(anonymous: httpx.Client) -> None:
 @pytest.mark.parametrize("permission", ["Bookings.Read.All", *WRITES])
 @pytest.mark.parametrize("as_role", [True, False])
 def test_a_permission_counts_as_scope_or_role(
-    anonymous: httpx.Client, issuer: Issuer, permission: str, *, as_role: bool
+    anonymous: httpx.Client, issuer: Issuer, table: TableClient, permission: str, *, as_role: bool
 ) -> None:
+    set_member(table, "Contoso", USER, Role.ADMINISTRATOR)
     claims = {"scp": None, "roles": ["x", permission]} if as_role else {"scp": f"openid {permission}"}
     token = issuer.token(claims)
     assert_error(get(anonymous, token), 404, "notFound")
@@ -224,6 +228,7 @@ def test_a_token_is_never_shown(service: Service, anonymous: httpx.Client, issue
     token = issuer.token({"aud": "api://another"})
     response = add(anonymous, f"Bearer {token}")
     signature = token.split(".")[2]
+    assert service.lines(response.headers["request-id"])
     assert signature not in response.text + str(response.headers) + service.log.read_text()
 
 

@@ -12,11 +12,13 @@ import httpx
 import pytest
 from azure.data.tables import TableClient
 
-from infra.local.issuer import Issuer
+from customers.members import Role
+from infra.local.issuer import USER, Issuer
 from infra.local.run import connection_string
 from tests.conftest import Service, StartService, rows
 from tests.support.batch import BATCH, add, by_id, customers, get, send
 from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
+from tests.support.members import set_member
 from tests.support.proxy import FaultProxy, hang
 
 VERSIONS = {"v1.0": "/solutions/bookingBusinesses/{}/customers", "beta": "/bookingBusinesses/{}/customers"}
@@ -193,9 +195,10 @@ def test_a_batch_takes_only_post_json_and_a_token(client: httpx.Client, anonymou
     assert_error(client.post(f"{BATCH}?x=1", json={"requests": [ADD]}), 400, "badRequest")
 
 
-def test_each_request_needs_its_own_permission(service: Service, issuer: Issuer) -> None:
-    url = customers(str(uuid4()))
-    token = issuer.token({"scp": "Bookings.Read.All"})
+def test_each_request_needs_its_own_permission(service: Service, issuer: Issuer, table: TableClient) -> None:
+    business = str(uuid4())
+    set_member(table, business, USER, Role.ADMINISTRATOR)
+    url, token = customers(business), issuer.token({"scp": "Bookings.Read.All"})
     with httpx.Client(base_url=service.base, headers={"Authorization": f"Bearer {token}"}) as reader:
         responses = send(reader, add("add", url), get("list", url))
     assert_error(responses["add"], 403, "accessDenied", says="BookingsAppointment.ReadWrite.All")

@@ -14,8 +14,9 @@ from azure.data.tables import TableClient, UpdateMode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customers.email_index import LEAST_CUSTOMER, MARK, fold, index_row, index_row_of, is_index_row
+from customers.email_index import MARK, fold, index_row, index_row_of
 from customers.keys import is_key
+from customers.partition import LEAST_CUSTOMER, is_index_row
 from infra.local.issuer import Issuer
 from infra.local.run import connection_string, make_table
 from tests.conftest import StartService, Storage, rows

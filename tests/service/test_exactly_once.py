@@ -1,7 +1,9 @@
 """Whatever fails, every acknowledged customer is stored exactly once, and no other."""
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from infra.local.issuer import Issuer
+from customers.members import Role
+from infra.local.issuer import USER, Issuer
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.conftest import PublishedIssuer, StartService, Storage, free_port
+from tests.support.members import DELEGATED, add_members
 from tests.support.proxy import FaultProxy
 from tests.support.soak import (
     SHORT_TIMEOUTS,
@@ -21,6 +25,7 @@ from tests.support.soak import (
     check_invariants,
     inject_faults,
     refuse_connections,
+    some_businesses,
 )
 
 
@@ -37,11 +42,19 @@ def test_500_adds_under_faults_of_every_kind(
         start_proxy() as proxy,
         start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), **SHORT_TIMEOUTS) as service,
     ):
-        inject_faults(proxy, figures, rng)
+        businesses = some_businesses(rng)
 
         async def scenario() -> None:
+            await add_members(storage.connection_string, {business: {USER: Role.SCHEDULER} for business in businesses})
+            inject_faults(proxy, figures, rng)
             await add_until(
-                lambda: len(figures.acknowledged) >= 500, service.base, issuer.token(), figures, rng, clients=32
+                lambda: len(figures.acknowledged) >= 500,
+                service.base,
+                issuer.token(DELEGATED),
+                figures,
+                rng,
+                clients=32,
+                businesses=businesses,
             )
             await asyncio.sleep(3)  # for what comes late
             await check_invariants(storage.connection_string, figures)
@@ -108,7 +121,7 @@ def test_the_host_is_killed_in_the_middle_of_32_writers(
             second = functions_host(port, settings, output=log)
 
             async def kill_and_restart() -> None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # its worker too, if it has one
                 await process.wait()
                 await first.__aexit__(None, None, None)
                 await second.__aenter__()

@@ -8,7 +8,6 @@ import resource
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from uuid import uuid4
@@ -22,6 +21,7 @@ from infra.local.routing import split_path
 from infra.local.run import connection_string
 from tests.conftest import Service, StartService
 from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
+from tests.support.processes import memory
 from tests.support.proxy import FaultProxy, late
 
 REQUESTS = 20_000
@@ -193,13 +193,6 @@ async def exchange(port: int, raw: bytes) -> tuple[int, dict[str, str], bytes]:
         writer.close()
 
 
-def resident(pid: int) -> int:
-    """The memory that a process has, in MiB (proc(5), VmRSS)."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) // 1024
-
-
 def test_random_requests_meet_no_500_and_leave_no_growth(start_service: StartService, issuer: Issuer) -> None:
     rng, statuses, token = random.Random(5), Counter[int](), issuer.token()
 
@@ -227,9 +220,9 @@ def test_random_requests_meet_no_500_and_leave_no_growth(start_service: StartSer
     with start_service() as service:
         port = int(service.base.rpartition(":")[2])
         asyncio.run(attack(port, REQUESTS // 4))
-        before = resident(service.pid)
+        before = memory(service.pid)
         asyncio.run(attack(port, REQUESTS))
-        after = resident(service.pid)
+        after = memory(service.pid)
         assert httpx.get(f"{service.base}/healthz").status_code == 200
     assert statuses[201] > 10
     assert statuses[-400] + statuses[-404] < statuses.total() // 4, statuses
@@ -277,7 +270,7 @@ def test_no_request_touches_another_business(
             await exchange(port, raw)
             if proxy.passed:
                 path = raw.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1")
-                segments = split_path(path) or []
+                segments = split_path(path)
                 business = segments[segments.index("customers") - 1]
                 # Whether the table is indexed is written in a partition of its own.
                 assert partitions(proxy) - {MARK["PartitionKey"]} == {business}, raw
@@ -287,6 +280,21 @@ def test_no_request_touches_another_business(
     with start_proxy() as proxy, start_service(CUSTOMERS_STORAGE=connection_string(proxy.port)) as service:
         touched = asyncio.run(attack(int(service.base.rpartition(":")[2]), proxy))
     assert touched > 100
+
+
+@pytest.mark.parametrize(
+    "path", ["//", "//healthz", BETA.format("b").replace("/c", "//c"), f"/{BETA.format('b')}", f"{BETA.format('b')}//x"]
+)
+def test_two_slashes_in_a_row_lead_nowhere(client: httpx.Client, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        assert_error(client.request(method, str(client.base_url) + path), 404, "notFound", says="nothing at this path")
+
+
+def test_a_method_is_understood_in_lower_case(client: httpx.Client) -> None:
+    assert client.request("get", "/healthz").status_code == 200
+    response = client.request("brew", BETA.format("b"))
+    assert_error(response, 405, "methodNotAllowed")
+    assert response.headers["Allow"] == "GET, POST"
 
 
 def test_slow_clients_and_1000_connections_do_not_stop_the_others(start_service: StartService, issuer: Issuer) -> None:
@@ -386,7 +394,8 @@ def test_a_corrupt_row_is_a_500_that_shows_no_data(
     row = {"PartitionKey": business, "RowKey": customer["id"], column: '[{"planet": "SECRET-EARTH"}]'}
     table.update_entity(row)  # type: ignore[attr-defined]
     error = assert_error(client.get(f"{BETA.format(business)}/{customer['id']}"), 500, "internalServerError")
+    # The trace and the line of the request.
+    assert len(service.lines(error["innerError"]["request-id"], at_least=2)) == 2
     log = service.log.read_text()
     assert "SECRET-EARTH" not in log
-    assert error["innerError"]["request-id"] in log
     assert "table.py" in log

@@ -68,13 +68,19 @@ def test_every_variable_of_the_deployment_is_described() -> None:
     assert first_column(section("Deploy", DEPLOY)) == variables - {"AZURE_ENV_NAME", "AZURE_LOCATION"}
     defaults = dict(re.findall(r"^\| `([A-Z_]+)` \|.*\| `(.+?)` \|$", section("Deploy", DEPLOY), re.MULTILINE))
     described = {value["value"].strip("${}").partition("=")[::2] for value in given}
+    described.remove(("TOKEN_AUDIENCE", "set-by-infra-azd-preprovision"))  # which is no audience
     assert {(name, default) for name, default in described if default} == set(defaults.items())
+
+
+def test_every_query_of_the_logs_is_described() -> None:
+    watch = DEPLOY.partition("\n### Watch\n")[2].partition("\n### ")[0]
+    assert first_column(watch) == {path.name for path in Path("infra/queries").iterdir()}
 
 
 def test_every_command_is_described() -> None:
     made = set(re.findall(r"^([\w-]+):", Path("Makefile").read_text(), re.MULTILINE))
     described = {row.split()[1] for row in first_column(section("Commands")) if row.startswith("make ")}
-    assert made - {"python", "node", "sdk", "azmcp", "bench-packages", "lint", "lock-tools"} == described
+    assert made - {"python", "node", "sdk", "bench-packages", "lint", "lock-tools"} == described
 
 
 def _described_as(route: Route) -> str:

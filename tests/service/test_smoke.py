@@ -7,13 +7,15 @@ import sys
 import pytest
 from azure.data.tables import TableClient
 
-from infra.local.issuer import Issuer
-from tests.conftest import Service, free_port
+from customers.members import Role
+from infra.local.issuer import USER, Issuer
+from tests.conftest import Service, free_port, rows
+from tests.support.members import DELEGATED, set_member
 
 
-def smoke(base: str, token: str) -> subprocess.CompletedProcess[str]:
+def smoke(base: str, token: str, business: str = "") -> subprocess.CompletedProcess[str]:
     """Run it as ``make smoke`` does."""
-    env = {**os.environ, "BASE_URL": base, "TOKEN": token}
+    env = {**os.environ, "BASE_URL": base, "TOKEN": token, "BUSINESS": business}
     return subprocess.run([sys.executable, "tests/smoke.py"], env=env, capture_output=True, text=True, check=False)
 
 
@@ -32,6 +34,13 @@ def test_it_passes_and_leaves_nothing(service: Service, issuer: Issuer, table: T
     assert ended.stdout.endswith(f"{service.base} works.\n")
     left = table.query_entities("PartitionKey ge 'smoke-' and PartitionKey lt 'smoke.'")
     assert list(left) == []
+
+
+def test_it_passes_for_a_member_of_the_business(service: Service, issuer: Issuer, table: TableClient) -> None:
+    set_member(table, "Smoke & Fire", USER, Role.SCHEDULER)
+    ended = smoke(service.base, issuer.token(DELEGATED), "Smoke & Fire")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert rows(table, "Smoke & Fire") == []
 
 
 def test_it_fails_with_one_line_where_the_token_may_not_write(service: Service, issuer: Issuer) -> None:

@@ -241,6 +241,17 @@ def test_a_change_that_was_not_made_is_not_reported_as_made(faulty: Faulty, faul
         assert assert_customer(faulty.client.get(f"{collection}/x"), 200) == before
 
 
+def test_a_missing_row_that_could_not_be_looked_into_is_a_503(faulty: Faulty) -> None:
+    collection = BETA.format(uuid4())
+    assert_customer(faulty.client.post(collection, json={**DOCUMENTED, "id": "x"}))
+    for method in ("PATCH", "DELETE"):
+        faulty.proxy.plan.extend([pass_on, inside(404, committed=False)])
+        faulty.proxy.always = cut_before
+        response = faulty.client.request(method, f"{collection}/x", json={"displayName": "New"})
+        assert_error(response, 503, "serviceUnavailable")
+        faulty.proxy.reset()
+
+
 def test_storage_operations_are_few(faulty: Faulty) -> None:
     collection = BETA.format(uuid4())
     customer = assert_customer(faulty.client.post(collection, json={**DOCUMENTED, "id": "x"}))

@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -230,6 +230,7 @@ class Graph:
             displayName=None,
             uniqueName=unique_name,
             signInAudience="AzureADMyOrg",
+            groupMembershipClaims=None,
             identifierUris=[],
             api={"requestedAccessTokenVersion": None, "oauth2PermissionScopes": [], "preAuthorizedApplications": []},
             appRoles=[],
@@ -356,12 +357,16 @@ class ResourceManager:
         self.deployments: dict[str, Object] = {}
         self.values: Object = {}
         """The outputs' values by name; an output that is not in here has the value in the template."""
+        self.sites: dict[str, str] = {}
+        """The hosts of the deployment sites, by the paths of their apps."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request."""
+        found: Object | None = None
+        status = 200
         match request.method, *request.match_info["path"].strip("/").split("/"):
             case "GET", "tenants":
-                return web.json_response({"value": [{"tenantId": TENANT}]})
+                found = {"value": [{"tenantId": TENANT}]}
             case "GET", "subscriptions":
                 subscription = {
                     "id": f"/subscriptions/{SUBSCRIPTION}",
@@ -370,18 +375,22 @@ class ResourceManager:
                     "displayName": "Stand-in",
                     "state": "Enabled",
                 }
-                return web.json_response({"value": [subscription]})
+                found = {"value": [subscription]}
             case "POST", "subscriptions", _, "providers", "Microsoft.Resources", "deployments", name, "validate":
-                return web.json_response(self._made(name, await _deployment(request)))
+                found = self._made(name, await _deployment(request))
             case "PUT", "subscriptions", _, "providers", "Microsoft.Resources", "deployments", name:
-                self.deployments[name] = self._made(name, await _deployment(request))
-                return web.json_response(self.deployments[name], status=201)
-            case "GET", "subscriptions", _, "providers", "Microsoft.Resources", "deployments", name if (
-                name in self.deployments
-            ):
-                return web.json_response(self.deployments[name])
-        error = {"code": "NotFound", "message": f"The stand-in has no {request.method} {request.path}."}
-        return web.json_response({"error": error}, status=404)
+                found, status = self._made(name, await _deployment(request)), 201
+                self.deployments[name] = found
+            case "GET", "subscriptions", _, "providers", "Microsoft.Resources", "deployments", name:
+                found = self.deployments.get(name)
+            case "GET", "subscriptions", _, *app if (path := "/".join(app)) in self.sites:
+                hosts = [("Standard", "an-app.example"), ("Repository", self.sites[path])]
+                states = [{"hostType": kind, "name": name, "sslState": "Disabled"} for kind, name in hosts]
+                found = {"properties": {"hostNameSslStates": states}}
+        if found is None:
+            error = {"code": "NotFound", "message": f"The stand-in has no {request.method} {request.path}."}
+            return web.json_response({"error": error}, status=404)
+        return web.json_response(found, status=status)
 
     def _made(self, name: str, body: Object) -> Object:
         properties = body["properties"]
@@ -412,12 +421,36 @@ class ResourceManager:
         }
 
 
+class DeploymentSite:
+    """The deployment site of an app on Flex Consumption. Source: "One deploy" in "Deployment technologies"."""
+
+    def __init__(self) -> None:
+        self.packages: list[tuple[str, bytes]] = []
+        """The queries with which packages came, and the packages."""
+        self.statuses: list[int | None] = []
+        """What the next requests for the state of the deployment are answered with; None is a 503."""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request."""
+        match request.method, request.path:
+            case "POST", "/api/publish" if request.content_type == "application/zip":
+                self.packages.append((request.query_string, await request.read()))
+                return web.json_response(str(uuid.uuid4()), status=202)
+            case "GET", "/api/deployments/latest":
+                status = self.statuses.pop(0)
+                if status is None:
+                    return web.Response(status=503, text="The service is unavailable.")
+                return web.json_response({"id": "1", "status": status, "status_text": "", "complete": status > 2})
+        return web.Response(status=404)
+
+
 class Cloud:
     """The stand-in's services, and the environment in which the Azure CLI talks to them and to nothing else."""
 
     def __init__(self, folder: Path, az: Path) -> None:
         self.graph = Graph()
         self.resource_manager = ResourceManager()
+        self.site = DeploymentSite()
         self._certificate = folder / "certificate.pem"
         self._az = az
         self.environment = {
@@ -428,6 +461,7 @@ class Cloud:
             "AZURE_CORE_INSTANCE_DISCOVERY": "false",
             "IDENTITY_HEADER": _IDENTITY_HEADER,
             "REQUESTS_CA_BUNDLE": str(self._certificate),
+            "CURL_CA_BUNDLE": str(self._certificate),
         }
         self._addresses: dict[str, str] = {}
         self._key = secrets.token_bytes(32)
@@ -441,9 +475,10 @@ class Cloud:
             for name, handler in (
                 ("graph", self._for_holders("graph", "v1.0/", self.graph.answer)),
                 ("management", self._for_holders("management", "", self.resource_manager.answer)),
+                ("site", self._for_holders("management", "", self.site.answer)),
                 ("identity", self._give_token),
             ):
-                app = web.Application()
+                app = web.Application(client_max_size=0)
                 app.router.add_route("*", "/{path:.*}", handler)
                 runner = web.AppRunner(app)
                 runners.append(runner)
@@ -456,10 +491,18 @@ class Cloud:
             for runner in runners:
                 await runner.cleanup()
 
-    def run(self, *command: str, body: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run a command that calls the Azure CLI."""
+    @property
+    def site_host(self) -> str:
+        """The host and port of the deployment site."""
+        return self._addresses["site"].removeprefix("https://").rstrip("/")
+
+    def run(
+        self, *command: str, folder: Path | None = None, variables: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command that calls the Azure CLI, in a folder and with more variables."""
+        environment = {**self.environment, **(variables or {})}
         return subprocess.run(  # noqa: S603
-            command, env=self.environment, input=body, capture_output=True, text=True, check=False
+            command, env=environment, cwd=folder, capture_output=True, text=True, check=False
         )
 
     def sign_in(self) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from azure.data.tables import TableClient
 
-from customers.email_index import CUSTOMER_ID, INDEXED, index_row_of, is_index_row
+from customers.email_index import CUSTOMER_ID, INDEXED, index_row_of
+from customers.partition import is_customer_row, is_index_row
 
 
 def index_faults(table: TableClient, business: str) -> list[str]:
@@ -20,7 +21,7 @@ def faults_among(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         if is_index_row(row):
             names = ("PartitionKey", "RowKey", CUSTOMER_ID, INDEXED)
             found[row["RowKey"]] = {name: row.get(name) for name in names}
-        else:
+        elif is_customer_row(row):
             right = index_row_of(row)
             expected[right["RowKey"]] = right
     return [f"missing {key}" for key in expected.keys() - found.keys()] + [

@@ -1,9 +1,11 @@
 """A load of adds, alone and in batches, with retries as the Graph SDKs make them, and of deletes, while storage fails.
 
 What must hold: at the end, the table contains exactly the customers that were acknowledged and not deleted, each once,
-as it was sent. Of the deletes of one customer whose write storage got once and answered, at most one is a success.
+as it was sent. Of the deletes of one customer whose write storage got once and answered, at most one is a success. The
+clients act for a user who is a member of their businesses; another user, who is not, gets nowhere whatever fails.
 
-Usage: ``python -m tests.support.soak [SECONDS]`` runs it against a service of its own (60 seconds) and prints a report.
+Usage: ``python -m tests.support.soak [SECONDS]`` runs it against a service of its own (60 seconds) and prints a report;
+with FUNCTIONS_HOST=func under Azure's own host.
 """
 
 import asyncio
@@ -14,25 +16,29 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aiohttp
 from aiohttp import web
 from azure.data.tables.aio import TableClient
 
 from customers.batch import MAX_REQUESTS
-from customers.email_index import INDEXED, is_index_row
-from infra.local.issuer import Issuer, new_key
+from customers.email_index import INDEXED
+from customers.members import Role
+from customers.partition import is_customer_row
+from infra.local.issuer import USER, Issuer, new_key
 from infra.local.run import app_settings, azurite, connection_string, functions_host, make_table
 from tests.support.graph import BETA
 from tests.support.index import faults_among
+from tests.support.members import DELEGATED, add_members
+from tests.support.processes import app_process, memory
 from tests.support.proxy import (
     Fault,
     FaultProxy,
@@ -93,6 +99,8 @@ class Figures:
     moved: set[tuple[str, str]] = field(default_factory=set)
     """Customers whose address was changed, or may have been."""
     index_faults: int = 0
+    strangers: Counter[str] = field(default_factory=Counter)
+    """Responses to a user who is no member."""
     disturbed: set[str] = field(default_factory=set)
     """The request-ids of the deletes into which a fault was injected."""
     interruptions: int = 0
@@ -106,6 +114,8 @@ class Figures:
             f"index rows missing or wrong {self.index_faults}, addresses changed {len(self.moved)}",
             f"deleted {len(self.deleted)}, successes too many {self.second_winners}, responses to deletes: "
             + ", ".join(f"{name} {number}" for name, number in sorted(self.deletes.items())),
+            "responses to a stranger: "
+            + ", ".join(f"{name} {number}" for name, number in sorted(self.strangers.items())),
             "answers: " + ", ".join(f"{name} {number}" for name, number in sorted(self.answers.items())),
             f"faults {self.faults.total()}: "
             + ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items())),
@@ -138,11 +148,23 @@ async def refuse_connections(proxy: FaultProxy, figures: Figures, rng: random.Ra
         figures.interruptions += 1
 
 
-async def add_until(
-    done: Callable[[], bool], base: str, token: str, figures: Figures, rng: random.Random, *, clients: int
+def some_businesses(rng: random.Random) -> list[str]:
+    """The ids of new businesses."""
+    return [f"Contoso {rng.getrandbits(64):x}" for _ in range(3)]
+
+
+async def add_until(  # noqa: PLR0913 - who adds what where, and for how long
+    done: Callable[[], bool],
+    base: str,
+    token: str,
+    figures: Figures,
+    rng: random.Random,
+    *,
+    clients: int,
+    businesses: Sequence[str] = (),
 ) -> None:
     """Add customers from several clients, and retry each request until its response is final."""
-    businesses = [f"Contoso {rng.getrandbits(64):x}" for _ in range(3)]
+    businesses = businesses or some_businesses(rng)
     headers = {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=30)
 
@@ -246,6 +268,34 @@ async def change(
         await delete_at_once(session, business, customer_id, figures)
 
 
+async def intrude(base: str, token: str, figures: Figures, rng: random.Random, businesses: Sequence[str]) -> None:
+    """Read, add and delete without a role, alone and in batches, until cancelled."""
+    eve = {"displayName": "Eve", "emailAddress": "eve@example.com"}
+    async with aiohttp.ClientSession(base, headers={"Authorization": f"Bearer {token}"}) as session:
+
+        async def send(method: str, path: str, body: object) -> list[int]:
+            async with session.request(method, path, json=body) as response:
+                answer = await response.json()
+                return [member["status"] for member in answer.get("responses", [])] or [response.status]
+
+        while True:
+            collection = BETA.format(quote(rng.choice(businesses)))
+            one = {"method": "POST", "url": collection.removeprefix("/beta"), "body": eve}
+            one["headers"] = {"Content-Type": "application/json"}
+            method, path, body = rng.choice(
+                [
+                    ("GET", collection, None),
+                    ("GET", f"{collection}/$count", None),
+                    ("POST", collection, eve),
+                    ("DELETE", f"{collection}/x", None),
+                    ("POST", "/beta/$batch", {"requests": [{"id": "1", **one}, {"id": "2", **one}]}),
+                ]
+            )
+            with suppress(aiohttp.ClientError, TimeoutError):
+                figures.strangers.update(map(str, await send(method, path, body)))
+            await asyncio.sleep(0.02)
+
+
 async def delete_at_once(session: aiohttp.ClientSession, business: str, own: str, figures: Figures) -> None:
     """Delete a customer three times at once, without retries."""
     interruptions = figures.interruptions
@@ -279,7 +329,7 @@ async def check_invariants(storage: str, figures: Figures) -> None:
             rows = [row async for row in table.query_entities("PartitionKey eq @b", parameters={"b": business})]
             figures.index_faults += len(faults_among(rows))
             for row in rows:
-                if is_index_row(row):
+                if not is_customer_row(row):
                     continue
                 key = (row["PartitionKey"], row["RowKey"])
                 if key in figures.deleted:
@@ -297,19 +347,12 @@ def assert_invariants(figures: Figures) -> None:
     report = json.dumps(figures.lines(), indent=1)
     assert (figures.duplicates, figures.losses, figures.altered, figures.answers["500"]) == (0, 0, 0, 0), report
     assert (figures.second_winners, figures.index_faults) == (0, 0), report
-
-
-def peak_memory(pid: int) -> int:
-    """The most memory that a process has had, in MiB (proc(5), VmHWM)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) // 1024
-    return 0
+    assert figures.strangers.keys() <= {"403", "429", "503"}, report
 
 
 @asynccontextmanager
-async def faulty_service(folder: Path) -> AsyncGenerator[tuple[str, str, FaultProxy, str, int]]:
-    """A whole service behind a proxy: its base URL, a token, the proxy, the storage behind it, and its process."""
+async def faulty_service(folder: Path) -> AsyncGenerator[tuple[str, Issuer, FaultProxy, str, int]]:
+    """A whole service behind a proxy: its base URL, the issuer, the proxy, the storage behind it, and its process."""
     async with AsyncExitStack() as stack:
         issuer = Issuer(new_key())
         runner, metadata_url = await issuer.serve()
@@ -324,22 +367,31 @@ async def faulty_service(folder: Path) -> AsyncGenerator[tuple[str, str, FaultPr
         settings = app_settings(storage=connection_string(proxy.port), metadata_url=metadata_url) | SHORT_TIMEOUTS
         log = stack.enter_context((folder / "service.log").open("w"))
         process = await stack.enter_async_context(functions_host(port, settings, output=log))
-        yield f"http://127.0.0.1:{port}", issuer.token(), proxy, storage, process.pid
+        yield f"http://127.0.0.1:{port}", issuer, proxy, storage, app_process(process.pid)
 
 
 async def soak(seconds: float) -> Figures:
     """Inject faults for that long, then check the invariants."""
     rng, figures = random.Random(), Figures()
     with tempfile.TemporaryDirectory() as folder:
-        async with faulty_service(Path(folder)) as (base, token, proxy, storage, pid):
+        async with faulty_service(Path(folder)) as (base, issuer, proxy, storage, pid):
+            businesses = some_businesses(rng)
+            await add_members(storage, {business: {USER: Role.SCHEDULER} for business in businesses})
+            token = issuer.token(DELEGATED)
+            stranger = issuer.token({**DELEGATED, "oid": str(uuid4())})
             inject_faults(proxy, figures, rng)
             refusing = asyncio.create_task(refuse_connections(proxy, figures, rng))
+            intruding = asyncio.create_task(intrude(base, stranger, figures, rng, [*businesses, "Nowhere"]))
             end = time.monotonic() + seconds
-            await add_until(lambda: time.monotonic() > end, base, token, figures, rng, clients=32)
+            await add_until(
+                lambda: time.monotonic() > end, base, token, figures, rng, clients=32, businesses=businesses
+            )
             refusing.cancel()
+            assert not intruding.done()
+            intruding.cancel()
             await asyncio.sleep(3)  # for late commits
             await check_invariants(storage, figures)
-            print(*figures.lines(), f"peak memory of the service {peak_memory(pid)} MiB", sep="\n")
+            print(*figures.lines(), f"peak memory of the service {memory(pid, peak=True)} MiB", sep="\n")
     return figures
 
 

@@ -62,6 +62,7 @@ def test_one_error_names_every_invalid_setting() -> None:
         ("STORAGE_CONNECT_TIMEOUT", "-1"),
         ("STORAGE_READ_TIMEOUT", "nan"),
         ("EMAIL_ADDRESS_CHECK", "yes"),
+        ("BUSINESS_ACCESS", "none"),
         ("BODY_LIMIT", "1"),
     ],
 )
