@@ -104,12 +104,16 @@ class InsertGroup:
             firsts = {part.add.row["RowKey"]: part for part in reversed(parts)}
             for chunk in _chunks([part for part in parts if firsts[part.add.row["RowKey"]] is part]):
                 await self._write_together(insert, chunk)
-            await self._write_each(insert, [part for part in parts if not part.add.etag.done()])
+            await self._write_each(insert, parts)
         except Exception as error:  # noqa: BLE001 - each add decides what it means
             _fail(adds, error)
 
     async def _write_together(self, insert: Insert, parts: Sequence["_Part"], refusals: int = 0) -> None:
         """Write all of these adds or none, and again without one whose key is taken."""
+        # Whoever has stopped waiting must not be written any more.
+        parts = [part for part in parts if not part.add.etag.done()]
+        if not parts:
+            return
         try:
             etags = await insert.all([part.text for part in parts], operation_id=self._operation_id)
         except ResourceExistsError as taken:
@@ -118,8 +122,7 @@ class InsertGroup:
                 _fail([part.add for part in parts], taken)
                 return
             _fail([parts[refused].add], taken)
-            if others := [*parts[:refused], *parts[refused + 1 :]]:
-                await self._write_together(insert, others, refusals + 1)
+            await self._write_together(insert, parts, refusals + 1)
         except Exception as error:  # noqa: BLE001 - each add decides what it means
             if len(parts) > 1 and isinstance(error, HttpResponseError) and error.status_code in _MALFORMED:
                 # Because of one of them, or because they are together.
