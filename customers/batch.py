@@ -26,8 +26,8 @@ takes four times the limit of a body (infra/function.bicep)."""
 MAX_ID = 256
 METHOD = re.compile("[A-Za-z]{1,20}")
 # RFC 9110, 5.6.2 and 5.5; the Functions host takes no other characters.
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t -~]*")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t -~]*")
 
 # Python's SDKs write depends_on.
 _DEPENDS_ON = ("dependsOn", "depends_on")
@@ -229,7 +229,7 @@ class _Reader:
 
 
 def _is_header(name: str, value: object) -> bool:
-    return bool(_HEADER_NAME.fullmatch(name) and isinstance(value, str) and _HEADER_VALUE.fullmatch(value))
+    return bool(HEADER_NAME.fullmatch(name) and isinstance(value, str) and HEADER_VALUE.fullmatch(value))
 
 
 def _split(body: bytes) -> list[list[tuple[str, _Value]]]:

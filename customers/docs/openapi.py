@@ -449,7 +449,11 @@ def _schemas(settings: "Settings") -> Schema:
             "id": {"type": "string", "minLength": 1, "maxLength": batch.MAX_ID, "description": "In any case, once."},
             "method": {"type": "string", "pattern": f"^{batch.METHOD.pattern}$"},
             "url": {"type": "string", "minLength": 1, "description": "Relative to the version: `/solutions/…`"},
-            "headers": {"type": ["object", "null"], "additionalProperties": _STRING},
+            "headers": {
+                "type": ["object", "null"],
+                "propertyNames": {"pattern": f"^{batch.HEADER_NAME.pattern}$"},
+                "additionalProperties": {**_STRING, "pattern": f"^{batch.HEADER_VALUE.pattern}$"},
+            },
             "body": {"description": "What the request has as its body alone; JSON."},
             "dependsOn": {"type": ["array", "null"], "items": _STRING, "description": "Ids of other requests."},
         },

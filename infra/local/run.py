@@ -243,7 +243,7 @@ def _port(variable: str, default: int) -> int:
 def _lock() -> IO[str]:
     """Make sure that no other start from this folder uses the same data."""
     STATE.mkdir(exist_ok=True)
-    lock = (STATE / "lock").open("w")
+    lock = (STATE / "running").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -20,6 +20,7 @@ from tests.support.cloud import SUBSCRIPTION, TENANT, Cloud, Graph
 AZURE_YAML = Path("azure.yaml").read_text()
 AUDIENCE = "0e6fdb1f-8a1c-4a59-8b8e-0a3d4d1a3c55"
 UNKNOWN = "00000000-1111-4222-8333-444444444444"
+TABLES = "https://stabc.table.core.windows.net"
 BASE = "https://func-abc.azurewebsites.net"
 # "azd env set" and "azd env get-value", over files.
 AZD = """
@@ -144,7 +145,8 @@ def test_azd_has_no_question_about_the_audience_before_the_hook_answers_it() -> 
 
 
 def test_after_the_deployment_the_same_call_as_locally_is_printed(azd: Azd) -> None:
-    azd.set(TOKEN_AUDIENCE=f"{AUDIENCE},{UNKNOWN}", baseUrl=BASE)
+    azd.set(TOKEN_AUDIENCE=f"{AUDIENCE},{UNKNOWN}", baseUrl=BASE, tableServiceUri=TABLES)
+    azd.tool("curl", f'[ "$*" != "${{*%{BASE}/healthz}}" ]')
     ended = azd.hook("postdeploy")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert f"The service is ready: {BASE}\n" in ended.stdout
@@ -152,6 +154,15 @@ def test_after_the_deployment_the_same_call_as_locally_is_printed(azd: Azd) -> N
     token = f"$(az account get-access-token --scope api://{AUDIENCE}/.default --query accessToken --output tsv)"
     local = next(line for line in run.welcome(BASE, "TOKEN").splitlines() if line.startswith("curl"))
     assert printed == local.replace("'Authorization: Bearer TOKEN'", f'"Authorization: Bearer {token}"')
+    assert f"\nCUSTOMERS_STORAGE__tableServiceUri={TABLES} .venv/bin/python -m customers members add" in ended.stdout
+
+
+def test_after_a_deployment_that_is_not_healthy_a_line_says_so(azd: Azd) -> None:
+    azd.set(TOKEN_AUDIENCE=AUDIENCE, baseUrl=BASE, tableServiceUri=TABLES)
+    azd.tool("curl", "exit 22")
+    ended = azd.hook("postdeploy")
+    assert ended.returncode == 0
+    assert ended.stderr.startswith(f"The service is not healthy: {BASE}/healthz. ")
 
 
 def test_the_hooks_and_the_package_are_where_azd_looks() -> None:
