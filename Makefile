@@ -21,7 +21,7 @@ check: lint
 	.venv/bin/pytest tests/unit
 
 test: lint node docs
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2 --dist worksteal
 	.local/docs/bin/python -m pytest tests/docs
 
 lint: python

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -192,6 +193,16 @@ def table(storage: Storage) -> Iterator[TableClient]:
     """The table itself, past the service and the proxy."""
     with TableClient.from_connection_string(storage.connection_string, "customers") as table:
         yield table
+
+
+@pytest.fixture
+def own_table(storage: Storage, portal: BlockingPortal) -> Iterator[TableClient]:
+    """A table of the test's own, for what concerns a whole table."""
+    name = f"own{uuid4().hex[:12]}"
+    portal.call(make_table, storage.connection_string, name)
+    with TableClient.from_connection_string(storage.connection_string, name) as table:
+        yield table
+        table.delete_table()
 
 
 def rows(table: TableClient, business: str) -> list[dict[str, Any]]:

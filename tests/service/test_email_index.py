@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from anyio.from_thread import BlockingPortal
 from azure.data.tables import TableClient, UpdateMode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +17,7 @@ from customers.email_index import MARK, fold, index_row, index_row_of
 from customers.keys import is_key
 from customers.partition import LEAST_CUSTOMER, is_index_row
 from infra.local.issuer import Issuer
-from infra.local.run import connection_string, make_table
+from infra.local.run import connection_string
 from tests.conftest import StartService, Storage, rows
 from tests.support.graph import BETA, DOCUMENTED, assert_customer, assert_error
 from tests.support.index import index_faults
@@ -115,16 +114,6 @@ def test_every_customer_sorts_after_every_index_row(own: str, address: str) -> N
     assert row["RowKey"] == index_row("b", own, fold(address))["RowKey"] or fold(fold(address)) != fold(address)
 
 
-@pytest.fixture
-def old_table(storage: Storage, portal: BlockingPortal) -> Iterator[TableClient]:
-    """A table of its own with customers from before the index, and one index row that names nobody."""
-    name = f"old{uuid4().hex[:12]}"
-    portal.call(make_table, storage.connection_string, name)
-    with TableClient.from_connection_string(storage.connection_string, name) as table:
-        yield table
-        table.delete_table()
-
-
 def unindexed(table: TableClient, client: httpx.Client, business: str, **addresses: str) -> None:
     """Add customers, then take away what came with the index."""
     for own, address in addresses.items():
@@ -147,13 +136,13 @@ def reindex(storage: Storage, table: TableClient) -> tuple[int, str]:
 
 
 def test_customers_from_before_the_index_are_found_changed_deleted_and_indexed(
-    start_service: StartService, issuer: Issuer, storage: Storage, old_table: TableClient
+    start_service: StartService, issuer: Issuer, storage: Storage, own_table: TableClient
 ) -> None:
     business, headers = str(uuid4()), {"Authorization": f"Bearer {issuer.token()}"}
-    named = {"CUSTOMERS_TABLE": old_table.table_name}
+    named = {"CUSTOMERS_TABLE": own_table.table_name}
     with start_service(**named) as writer, httpx.Client(base_url=writer.base, headers=headers) as client:
-        unindexed(old_table, client, business, a="a@x", b="A@x", c="c@x", d="d@x", e="e@x")
-    old_table.create_entity(index_row(business, "nobody", "a@x"))
+        unindexed(own_table, client, business, a="a@x", b="A@x", c="c@x", d="d@x", e="e@x")
+    own_table.create_entity(index_row(business, "nobody", "a@x"))
     with start_service(**named) as service, httpx.Client(base_url=service.base, headers=headers) as client:
         assert find(client, business, "tolower(emailAddress) eq 'a@x'", **{"$top": "1"}) == ["a", "b"]
         assert find(client, business, "emailAddress eq 'A@x' and id ne 'c'") == ["b"]
@@ -161,57 +150,57 @@ def test_customers_from_before_the_index_are_found_changed_deleted_and_indexed(
         assert client.get(f"{BETA.format(business)}/$count", params=counted).text == "2"
         assert_customer(client.patch(f"{BETA.format(business)}/c", json={"emailAddress": "new@x"}), 200)
         assert client.delete(f"{BETA.format(business)}/d").status_code == 204
-        code, said = reindex(storage, old_table)
+        code, said = reindex(storage, own_table)
         assert (code, said[:69]) == (0, "4 customers. Index rows: 3 added, 0 corrected, 1 removed. 0 customers")
-        assert index_faults(old_table, business) == []
-        assert reindex(storage, old_table)[0] == 0
+        assert index_faults(own_table, business) == []
+        assert reindex(storage, own_table)[0] == 0
         assert_customer(client.patch(f"{BETA.format(business)}/e", json={"emailAddress": "E@x"}), 200)
         assert find(client, business, "tolower(emailAddress) eq 'a@x'") == ["a", "b"]
-        assert index_faults(old_table, business) == []
+        assert index_faults(own_table, business) == []
 
 
 def test_a_table_whose_first_requests_are_adds_is_marked_while_one_page_shows_it_to_be_complete(
-    start_service: StartService, issuer: Issuer, old_table: TableClient
+    start_service: StartService, issuer: Issuer, own_table: TableClient
 ) -> None:
     def is_marked_by_a_start() -> bool:
-        with start_service(CUSTOMERS_TABLE=old_table.table_name):  # whose health check looks for the mark
-            return MARK in [{name: row[name] for name in MARK} for row in old_table.list_entities()]
+        with start_service(CUSTOMERS_TABLE=own_table.table_name):  # whose health check looks for the mark
+            return MARK in [{name: row[name] for name in MARK} for row in own_table.list_entities()]
 
     business, headers = str(uuid4()), {"Authorization": f"Bearer {issuer.token()}"}
     with (
-        start_service(CUSTOMERS_TABLE=old_table.table_name) as service,
+        start_service(CUSTOMERS_TABLE=own_table.table_name) as service,
         httpx.Client(base_url=service.base, headers=headers) as client,
     ):
         for own in "abc":
             add(client, business, own, f"{own}@x")
-    old_table.delete_entity(MARK)
+    own_table.delete_entity(MARK)
     assert is_marked_by_a_start()
-    old_table.delete_entity(MARK)
-    old_table.delete_entity(index_row(business, "b", "b@x"))
+    own_table.delete_entity(MARK)
+    own_table.delete_entity(index_row(business, "b", "b@x"))
     assert not is_marked_by_a_start()
-    old_table.create_entity(index_row(business, "b", "b@x"))
-    fill(old_table, old_table.get_entity(business, "a"), range(500))
+    own_table.create_entity(index_row(business, "b", "b@x"))
+    fill(own_table, own_table.get_entity(business, "a"), range(500))
     assert not is_marked_by_a_start()
 
 
 def test_reindex_repairs_and_tells_of_what_was_wrong(
-    start_service: StartService, issuer: Issuer, storage: Storage, old_table: TableClient
+    start_service: StartService, issuer: Issuer, storage: Storage, own_table: TableClient
 ) -> None:
     business, headers = str(uuid4()), {"Authorization": f"Bearer {issuer.token()}"}
     with (
-        start_service(CUSTOMERS_TABLE=old_table.table_name) as service,
+        start_service(CUSTOMERS_TABLE=own_table.table_name) as service,
         httpx.Client(base_url=service.base, headers=headers) as client,
     ):
         for own in "abc":
             add(client, business, own, f"{own}@x")
-        old_table.delete_entity(index_row(business, "a", "a@x"))
-        old_table.upsert_entity({**index_row(business, "b", "b@x"), "emailAddress": "B@x"}, mode=UpdateMode.REPLACE)
-        old_table.create_entity(index_row(business, "c", "other@x"))
-        old_table.create_entity({"PartitionKey": business, "RowKey": " nonsense"})
-        code, said = reindex(storage, old_table)
+        own_table.delete_entity(index_row(business, "a", "a@x"))
+        own_table.upsert_entity({**index_row(business, "b", "b@x"), "emailAddress": "B@x"}, mode=UpdateMode.REPLACE)
+        own_table.create_entity(index_row(business, "c", "other@x"))
+        own_table.create_entity({"PartitionKey": business, "RowKey": " nonsense"})
+        code, said = reindex(storage, own_table)
         assert code == 1
         assert "1 added, 1 corrected, 2 removed" in said
-        assert index_faults(old_table, business) == []
+        assert index_faults(own_table, business) == []
         assert find(client, business, "emailAddress eq 'a@x'") == ["a"]
 
 
@@ -230,12 +219,12 @@ def test_what_storage_is_asked_does_not_grow_with_the_business(
     start_service: StartService,
     start_proxy: Callable[[], AbstractContextManager[FaultProxy]],
     issuer: Issuer,
-    old_table: TableClient,
+    own_table: TableClient,
 ) -> None:
     business, headers = str(uuid4()), {"Authorization": f"Bearer {issuer.token()}"}
     with (
         start_proxy() as proxy,
-        start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), CUSTOMERS_TABLE=old_table.table_name) as service,
+        start_service(CUSTOMERS_STORAGE=connection_string(proxy.port), CUSTOMERS_TABLE=own_table.table_name) as service,
         httpx.Client(base_url=service.base + BETA.format(business), headers=headers, timeout=60) as client,
     ):
         client.get("?$filter=emailAddress eq 'x'")  # finds the table empty, and marks it
@@ -245,10 +234,10 @@ def test_what_storage_is_asked_does_not_grow_with_the_business(
             reads = proxy.always = Reads()
             template = assert_customer(client.post("", json={**DOCUMENTED, "id": f"last-{fill_to}"}))
             assert [(one.kind, one.entities) for one in reads.asked] == [("transaction", 2)]
-            (row,) = (row for row in rows(old_table, business) if row["RowKey"] == template["id"])
-            fill(old_table, row, range(size, fill_to))
+            (row,) = (row for row in rows(own_table, business) if row["RowKey"] == template["id"])
+            fill(own_table, row, range(size, fill_to))
             size = fill_to
-            keys = row_keys(old_table, business)
+            keys = row_keys(own_table, business)
             for name, query in QUERIES.items():
                 reads.asked.clear()
                 assert client.get(query).status_code == 200
