@@ -22,7 +22,7 @@ check: lint
 
 test: lint node docs
 	.venv/bin/pytest -n 2 --dist worksteal
-	.local/docs/bin/python -m pytest tests/docs
+	.local/docs/bin/python -m pytest -n 2 --dist loadfile tests/docs
 
 lint: python
 	.venv/bin/ruff check
@@ -45,7 +45,7 @@ soak: python node
 	@$(PYTHON) -m tests.support.soak $(SECONDS)
 
 test-docs: docs
-	.local/docs/bin/python -m pytest tests/docs
+	.local/docs/bin/python -m pytest -n 2 --dist loadfile tests/docs
 
 screenshot: docs
 	.local/docs/bin/python -m tests.docs.screenshot
@@ -65,9 +65,8 @@ test-func: python node
 
 test-infra: python
 	@infra/local/setup.sh kusto
-	.venv/bin/pytest tests/infra/test_bicep.py tests/infra/test_queries.py
 	@infra/local/setup.sh azure-cli
-	.venv/bin/pytest tests/infra/test_azure_cli.py tests/infra/test_deployment.py tests/infra/test_package.py
+	.venv/bin/pytest -n 2 --dist loadfile $(addprefix tests/infra/test_,bicep.py queries.py azure_cli.py deployment.py package.py)
 
 snapshots: python
 	@$(PYTHON) -m tests.support.bicep
