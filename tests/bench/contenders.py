@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 
 from azure.data.tables.aio import TableClient
 
+from customers.docs import EXAMPLE, EXAMPLE_BUSINESS
 from customers.email_index import index_row
 from customers.insert import TRANSACTION_TYPE, transaction, transaction_part
 from infra import package
 from infra.local.issuer import TENANT, Issuer, new_key
 from infra.local.run import (
-    BUSINESS,
     ENVIRONMENT,
     app_settings,
     azurite,
@@ -43,11 +43,6 @@ SERVICE = Path.cwd()
 TABLE = "customers"
 _SUCCESSES = ("200", "201", "202", "204")  # of a batch or a read, an add, a transaction, and an insert
 BATCH = 20
-_CUSTOMER = {
-    "@odata.type": "#microsoft.graph.bookingCustomer",
-    "displayName": "Display Name value",
-    "emailAddress": "Email Address value",
-}
 PACKAGE = "package"
 """The service from the package that Azure runs."""
 OWN_SOURCES = "package_with_own_sources"
@@ -103,9 +98,9 @@ def add_request(token: str) -> str:
     """The add of the README."""
     return request(
         "POST",
-        f"/beta/bookingBusinesses/{BUSINESS}/customers",
+        f"/beta/bookingBusinesses/{EXAMPLE_BUSINESS}/customers",
         {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-        json.dumps(_CUSTOMER),
+        json.dumps(EXAMPLE),
     )
 
 
@@ -113,9 +108,9 @@ def batch_request(token: str) -> str:
     """As many of these adds as a batch may have."""
     add = {
         "method": "POST",
-        "url": f"/bookingBusinesses/{BUSINESS}/customers",
+        "url": f"/bookingBusinesses/{EXAMPLE_BUSINESS}/customers",
         "headers": {"Content-Type": "application/json"},
-        "body": _CUSTOMER,
+        "body": EXAMPLE,
     }
     requests = [{"id": str(number), **add} for number in range(BATCH)]
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -128,7 +123,7 @@ def bare_insert(storage: str) -> str:
     path = f"{endpoint.path.rstrip('/')}/$batch"
     timestamp = datetime(2026, 11, 23, 12, tzinfo=UTC)
     row: dict[str, Any] = {
-        "PartitionKey": BUSINESS,
+        "PartitionKey": EXAMPLE_BUSINESS,
         "RowKey": KEY,
         "displayName": "Display Name value",
         "emailAddress": "Email Address value",
@@ -139,7 +134,7 @@ def bare_insert(storage: str) -> str:
         "operationId": "365982fb-eba2-4f44-a760-e525af46333e",
     }
     headers = {**signed(storage, path), "Content-Type": TRANSACTION_TYPE}
-    hidden = index_row(BUSINESS, KEY, row["emailAddress"])
+    hidden = index_row(EXAMPLE_BUSINESS, KEY, row["emailAddress"])
     part = transaction_part(f"{endpoint.geturl().rstrip('/')}/{TABLE}", row, hidden)
     return request("POST", path, headers, transaction([part]).decode())
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from customers.batch import MAX_REQUESTS
-from infra.local.run import BUSINESS
+from customers.docs import EXAMPLE_BUSINESS
 from tests.bench.contenders import (
     RESULTS,
     Contender,
@@ -31,7 +31,7 @@ from tests.bench.load import KEY, Load
 
 _CLIENTS = 8
 _PATIENCE = 600.0
-_COLLECTION = f"/solutions/bookingBusinesses/{BUSINESS}/customers"
+_COLLECTION = f"/solutions/bookingBusinesses/{EXAMPLE_BUSINESS}/customers"
 
 
 def _customer(own: str) -> list[str]:
@@ -121,7 +121,7 @@ async def _memory(place: Surroundings, service: Contender, lines: int) -> dict[s
 
 def _import(path: Path, port: int, token: str) -> tuple[float, float]:
     """Import a file: the seconds that it takes, and the most memory, in MiB."""
-    arguments = [str(path), "--business", BUSINESS, "--url", f"http://127.0.0.1:{port}", "--quiet"]
+    arguments = [str(path), "--business", EXAMPLE_BUSINESS, "--url", f"http://127.0.0.1:{port}", "--quiet"]
     began = time.perf_counter()
     child = subprocess.Popen(  # noqa: S603 - our own
         [sys.executable, "-m", "customers", "import", *arguments],

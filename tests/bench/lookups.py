@@ -13,14 +13,15 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 from azure.data.tables import TableClient
 
+from customers.docs import EXAMPLE_BUSINESS
 from customers.email_index import index_range
-from infra.local.run import BUSINESS, connection_string
+from infra.local.run import connection_string
 from tests.bench.contenders import TABLE, Contender, Surroundings, measure_rate, request, running, signed, surroundings
 from tests.support.proxy import FaultProxy
 from tests.support.reads import LOOKUPS, QUERIES, ROWS_A_SECOND, Reads, fill, row_keys
 
 SIZES = (100, 1_000, 10_000, 100_000)
-_COLLECTION = f"/beta/bookingBusinesses/{BUSINESS}/customers"
+_COLLECTION = f"/beta/bookingBusinesses/{EXAMPLE_BUSINESS}/customers"
 _FOUND = 7  # the customer of QUERIES
 _EACH = 3
 """Measurements of one size, of the service and the bare requests in turns."""
@@ -86,14 +87,10 @@ async def _asked(
 
 def _grow_to(table: TableClient, size: int) -> list[str]:
     """Fill the business up to so many customers, copies of those it has; return its RowKeys, in their order."""
-    there = row_keys(table, BUSINESS)
-    fill(table, table.get_entity(BUSINESS, there[-1]), range(_made(there), size - len(there) // 2 + _made(there)))
-    return row_keys(table, BUSINESS)
-
-
-def _made(keys: Sequence[str]) -> int:
-    """How many of the customers are of ``fill``, rather than of the first requests to the apps."""
-    return sum(len(key) == len("000000") for key in keys)
+    there = row_keys(table, EXAMPLE_BUSINESS)
+    made = sum(len(key) == len("000000") for key in there)  # the others are of the first requests to the apps
+    fill(table, table.get_entity(EXAMPLE_BUSINESS, there[-1]), range(made, size - len(there) // 2 + made))
+    return row_keys(table, EXAMPLE_BUSINESS)
 
 
 def _lookup_request(place: Surroundings) -> str:
@@ -105,8 +102,8 @@ def _bare_requests(place: Surroundings) -> tuple[str, None, str]:
     """The two requests that a lookup makes: the index rows of an address, and the customer."""
     path = urlsplit(place.storage.partition("TableEndpoint=")[2].rstrip(";")).path.rstrip("/") + f"/{TABLE}"
     first, end = index_range(f"{_FOUND}@x.com")
-    where = f"PartitionKey eq '{BUSINESS}' and RowKey ge '{first}' and RowKey lt '{end}'"
-    query, entity = f"{path}()", f"{path}(PartitionKey='{quote(BUSINESS)}',RowKey='{_FOUND:06}')"
+    where = f"PartitionKey eq '{EXAMPLE_BUSINESS}' and RowKey ge '{first}' and RowKey lt '{end}'"
+    query, entity = f"{path}()", f"{path}(PartitionKey='{quote(EXAMPLE_BUSINESS)}',RowKey='{_FOUND:06}')"
     options = urlencode({"$filter": where, "$top": 100}, quote_via=quote)
     return (
         request("GET", f"{query}?{options}", signed(place.storage, query)),
