@@ -12,10 +12,10 @@ Source: OpenAPI Specification 3.1.1; JSON Schema 2020-12.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic.alias_generators import to_camel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema, from_json, to_json
 
 from customers import batch, response
@@ -40,13 +40,9 @@ from customers.errors import (
 from customers.model import MAX_NAMES, ODATA_TYPE, PROPERTIES, BookingCustomer, CustomerUpdate, NewCustomer, Stored
 from customers.query import DEFAULT_TOP, MAX_TOP, Option, Query
 from customers.request import JSON, Request
+from customers.route import Operation, Route
+from customers.settings import Settings
 from customers.surface import Surface
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from customers.routes import Operation, Route
-    from customers.settings import Settings
 
 type Schema = dict[str, Any]
 
@@ -248,7 +244,7 @@ class _Schemas(GenerateJsonSchema):
         return made
 
 
-def describe(routes: Sequence["Route"], settings: "Settings") -> Schema:
+def describe(routes: Sequence[Route], settings: Settings) -> Schema:
     """Describe the service with these routes and settings."""
     paths: dict[str, Any] = {}
     for route in routes:
@@ -296,7 +292,7 @@ def _subclasses(kind: type[GraphError]) -> Iterator[type[GraphError]]:
         yield from _subclasses(error)
 
 
-def _operation(route: "Route", operation: "Operation", settings: "Settings") -> Schema:
+def _operation(route: Route, operation: Operation, settings: Settings) -> Schema:
     name = operation.handler.__name__.strip("_")
     described = OPERATIONS[name]
     summary = (operation.handler.__doc__ or "").partition("\n")[0].strip()
@@ -331,7 +327,7 @@ def _operation(route: "Route", operation: "Operation", settings: "Settings") -> 
     return made
 
 
-def _errors(route: "Route", operation: "Operation", described: Described) -> Iterator[type[GraphError]]:
+def _errors(route: Route, operation: Operation, described: Described) -> Iterator[type[GraphError]]:
     yield InternalServerError
     yield from described.errors
     if operation.permission is not None:
@@ -342,7 +338,7 @@ def _errors(route: "Route", operation: "Operation", described: Described) -> Ite
         yield from (ContentTooLarge, UnsupportedMediaType)
 
 
-def _ids(route: "Route") -> list[Schema]:
+def _ids(route: Route) -> list[Schema]:
     examples = {"businessId": EXAMPLE_BUSINESS, "customerId": _CUSTOMER_ID}
     return [
         {
@@ -356,7 +352,7 @@ def _ids(route: "Route") -> list[Schema]:
     ]
 
 
-def _options(operation: "Operation") -> list[Schema]:
+def _options(operation: Operation) -> list[Schema]:
     return [
         {
             "name": f"${option.value}",
@@ -400,13 +396,12 @@ def _error(error: type[GraphError]) -> Schema:
     }
 
 
-def _schemas(settings: "Settings") -> Schema:
-    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (NewCustomer, "validation"),
-        (CustomerUpdate, "validation"),
-        (BookingCustomer, "serialization"),
-    ]
-    _, made = models_json_schema(models, ref_template="#/components/schemas/{model}", schema_generator=_Schemas)
+def _schemas(settings: Settings) -> Schema:
+    _, made = models_json_schema(
+        [(NewCustomer, "validation"), (CustomerUpdate, "validation"), (BookingCustomer, "serialization")],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_Schemas,
+    )
     schemas: Schema = made["$defs"]
     for name in ("NewCustomer", "CustomerUpdate"):
         properties = schemas[name]["properties"]
@@ -506,12 +501,12 @@ def _annotated(properties: Schema, *, optional: Sequence[str] = ()) -> Schema:
     return {**_object(properties, optional=optional), "patternProperties": {"@": {"description": _ANNOTATION}}}
 
 
-def _security(settings: "Settings") -> list[Schema]:
+def _security(settings: Settings) -> list[Schema]:
     """A token from anywhere, or from a sign-in."""
     return [{"bearer": []}, *([{"entra": [sign_in_scope(settings)]}] if settings.docs_client_id else [])]
 
 
-def sign_in_scope(settings: "Settings") -> str:
+def sign_in_scope(settings: Settings) -> str:
     """What a sign-in asks for: the permissions that its client was given.
 
     Source: "Scopes and permissions in the Microsoft identity platform", .default.
@@ -520,7 +515,7 @@ def sign_in_scope(settings: "Settings") -> str:
     return f"{audience if '://' in audience else f'api://{audience}'}/.default"
 
 
-def _security_schemes(settings: "Settings") -> Schema:
+def _security_schemes(settings: Settings) -> Schema:
     schemes: Schema = {
         "bearer": {
             "type": "http",
@@ -582,7 +577,7 @@ def _stored(sent: Schema) -> Stored:
     return Stored(customer, _ETAG)
 
 
-def _example(route: "Route", name: str, status: int) -> Any:
+def _example(route: Route, name: str, status: int) -> Any:
     """The body of a response; None if it has none, or needs no example."""
     request = _request(route.surface or Surface.BETA)
     match name, status:
