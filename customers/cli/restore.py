@@ -24,9 +24,8 @@ from uuid import uuid4
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
 from azure.data.tables import TableEntity, TableErrorCode
 
-from customers.cli.backup import business_option, check_business
 from customers.cli.backup_file import Columns, Row, check, read, ticks, timestamp_of, to_columns, to_entity
-from customers.cli.command import Command, Exit, Unreachable, patiently, table_connection
+from customers.cli.command import THE_TABLE, Command, Exit, Unreachable, add_business, patiently, table_connection
 from customers.cli.progress import Progress
 from customers.cli.reindex import Report, reindex
 from customers.email_index import INDEXED, MARK, index_row_of
@@ -221,12 +220,11 @@ class _Restore:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a backup")
-    business_option(parser, "restore this business only")
+    add_business(parser, "restore this business only", required=False)
     parser.add_argument("--overwrite", action="store_true", help="replace rows of the table that are newer, too")
 
 
 async def _run(options: Namespace) -> Exit:
-    check_business(options.business)
     async with table_connection(os.environ) as connection:
         done, index = await restore(
             connection, options.file, business=options.business, overwrite=options.overwrite, quiet=options.quiet
@@ -240,15 +238,15 @@ async def _run(options: Namespace) -> Exit:
 RESTORE = Command(
     name="restore",
     summary="put the rows of a backup back into the table",
-    description="""\
+    description=f"""\
 Put the rows of a backup back. A row that the table lacks is added, and one that changed before the backup was made is
 replaced. One that changed since is kept, and counted, unless --overwrite says otherwise; then the exit code is 1. What
 was added since is left alone. Customers that were deleted since come back. It is safe while the service works, and safe
 to run again: after an interruption, the same command does what is left.
 
-The table must exist; it is that of the app's own settings, from the environment, accessed with your Microsoft Entra
-sign-in.
-""",
+The table must exist.
+
+{THE_TABLE}""",
     example="CUSTOMERS_STORAGE__tableServiceUri=https://contoso.table.core.windows.net python -m customers restore "
     "customers-2026-11-24.ndjson.gz",
     add_arguments=_add_arguments,

@@ -20,9 +20,8 @@ from pydantic_core import to_json
 from yarl import URL
 
 from customers.cli import tokens
-from customers.cli.command import Unreachable, UsageError
+from customers.cli.command import Unreachable, UsageError, add_business
 from customers.cli.tokens import TOKEN, Tokens
-from customers.keys import check_key
 from customers.surface import Surface
 
 _FIRST_PATIENCE = 5.0
@@ -57,7 +56,7 @@ class Result(NamedTuple):
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what every command has that talks to the service."""
-    parser.add_argument("--business", required=True, metavar="ID", help="the id of the business")
+    add_business(parser, "the id of the business", required=True)
     parser.add_argument(
         "--url", required=True, help="the service, such as https://contoso.azurewebsites.net; http only on this machine"
     )
@@ -67,12 +66,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 @asynccontextmanager
 async def connect(options: Namespace) -> AsyncGenerator["Service"]:
     """Connect to the service that the arguments name. Raises UsageError."""
-    base, business = read_url(options.url), _read_business(options.business)
+    base = read_url(options.url)
     async with AsyncExitStack() as close:
         source = tokens.tokens_of(options, close)
         session = aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
         await close.enter_async_context(session)
-        yield Service(base, business, session, source)
+        yield Service(base, options.business, session, source)
 
 
 def read_url(text: str) -> URL:
@@ -96,13 +95,6 @@ def _is_this_machine(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _read_business(text: str) -> str:
-    try:
-        return check_key(text)
-    except ValueError as error:
-        raise UsageError(f"--business {error}.") from None
 
 
 class Service:
