@@ -129,7 +129,7 @@ def _in_order(members: Sequence[Member]) -> tuple[list[list[Member]], list[Membe
 
 
 class _Reader:
-    """Reads one member, and notes what makes the whole batch a wrong one."""
+    """Reads one member, and collects what makes the whole batch invalid."""
 
     def __init__(self, place: str, values: Sequence[tuple[str, Value]], violations: list[Detail]) -> None:
         self._place = place
@@ -190,7 +190,7 @@ class _Reader:
         sent = self._value("method")
         if isinstance(sent, str) and METHOD.fullmatch(sent):
             return sent.upper()
-        self._refuse("method", "missing", "must be a method of HTTP, such as POST")
+        self._refuse("method", "missing", "must be an HTTP method, such as POST")
         return ""
 
     def _headers(self, authorization: str | None) -> dict[str, str]:
@@ -198,14 +198,16 @@ class _Reader:
         if sent is None:
             return {}
         if not isinstance(sent, dict) or not all(_is_header(name, value) for name, value in sent.items()):
-            self._refuse("headers", "invalidHeaders", "must be an object with names and values as HTTP takes them")
+            self._refuse(
+                "headers", "invalidHeaders", "must be an object whose names and values are valid in HTTP headers"
+            )
             return {}
         headers = {name.lower(): value.strip() for name, value in sent.items()}
         if len(headers) < len(sent):
             self._refuse("headers", "duplicate_key", "must not have a name more than once")
         if "authorization" in headers and headers["authorization"] != (authorization or "").strip():
             # Its value is never shown.
-            self._refuse("headers", "otherToken", "Authorization must be that of the batch; leave it out")
+            self._refuse("headers", "otherToken", "Authorization must be the same as the batch's; leave it out")
         return {name: value for name, value in headers.items() if name not in _OF_THE_BATCH}
 
     def _depends_on(self) -> list[str]:

@@ -46,7 +46,7 @@ def split(body: bytes) -> list[list[tuple[str, Value]]]:
         raise BadRequest.because([Detail("extra_forbidden", name[:128], "must be left out") for name in unknown[:50]])
     found = [value for name, value in properties if name == "requests"]
     if len(found) != 1 or not isinstance(found[0], _Members):
-        raise BadRequest.because([Detail("missing", "requests", "must be there once, as an array of requests")])
+        raise BadRequest.because([Detail("missing", "requests", "must be an array of requests, given exactly once")])
     return found[0].members
 
 

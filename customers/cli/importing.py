@@ -1,7 +1,7 @@
 """Adds the customers of a file to a business, so that the same command again adds nobody twice.
 
-A customer without an ``id`` gets one that is derived from what the file says of it. So a repeat finds it there, however
-the first run ended, and equal lines are one customer.
+A customer without an ``id`` gets one that is derived from its line. So a repeat finds it, however the first run ended,
+and equal lines are one customer.
 
 All of the file is checked before anything is sent; what is valid waits in a temporary file.
 """
@@ -80,7 +80,7 @@ async def _run(options: Namespace) -> Exit:
 
 
 async def _send(work: Import, valid: Valid, counts: Counts) -> None:
-    """Send all valid lines, and say what became of them, also if it ends early."""
+    """Send all valid lines, and print the outcome, also if it ends early."""
     rest = " The rest was not sent, or its outcome is not known."
     try:
         await work.send(valid)
@@ -111,7 +111,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--skip-known", action="store_true", help="leave out lines whose e-mail address the business has"
     )
-    parser.add_argument("--rejects", type=Path, metavar="FILE", help="where to put the lines that are not imported")
+    parser.add_argument("--rejects", type=Path, metavar="FILE", help="the file to write rejected lines to")
     parser.add_argument(
         "--encoding", default=DEFAULT_ENCODING, help="of a file that is not in UTF-8, such as windows-1252"
     )
@@ -121,13 +121,13 @@ IMPORT = Command(
     name="import",
     summary="add the customers of a CSV, NDJSON or JSON file to a business",
     description="""\
-Add the customers of a file to a business. The whole file is checked before anything is sent. What is wrong is said
-with its line, and put into the file of --rejects, in the form of FILE with a reason before each: correct it there,
+Add the customers of a file to a business. The whole file is checked before anything is sent. Each rejected line
+is reported, and written to the file of --rejects, in the format of FILE with the reason before it: correct it there,
 and import that file.
 
 The same command again, after an error or Ctrl-C, continues and adds nobody twice. A customer with an id keeps it;
-else the id is derived from all that the line says. So two equal lines are one customer, and a line that was edited
-after it was imported is another one, unless it has an id: then it is rejected, since import changes nobody.
+else the id is derived from the whole line. So two equal lines are one customer, and a line that was edited
+after it was imported is another one, unless it has an id: then it is rejected, because import never changes a customer.
 
 CSV: a header row, with commas, semicolons or tabs. Columns are named by the property that they give, without regard
 to case: displayName, emailAddress, id, phone, phones[0].number, phones[mobile].number, addresses[0].street, ….

@@ -46,7 +46,7 @@ def _validated(customer: bytes | dict[str, Any]) -> NewCustomer:
 
 
 def derived_id(sent: Mapping[str, Any]) -> str:
-    """The id of a customer that has none: a version 8 UUID (RFC 9562, 5.8) of what is said of it."""
+    """The id of a customer that has none: a version 8 UUID (RFC 9562, 5.8) of its properties."""
     digest = sha256(json.dumps(sent, sort_keys=True).encode()).digest()
     first, rest = int.from_bytes(digest[:8]), int.from_bytes(digest[8:16])
     return guid(8, first >> 16, first & 0xFFF, rest)

@@ -1,7 +1,7 @@
-"""Names the members of a business, and keeps each change together with who made it.
+"""Names the members of a business, and records each change with who made it.
 
-A member's row changes on the condition that it is still as it was read, in one transaction with the row of the change,
-so that of several operators at once none overwrites unseen what another did.
+A member's row is changed only if it is still as it was read, in one transaction with the row of the change, so that no
+operator unknowingly overwrites what another did at the same time.
 """
 
 import getpass
@@ -80,7 +80,7 @@ async def find_user(name: str, credential: AsyncTokenCredential, graph: str) -> 
     if status == 404:
         raise UsageError(f"Your tenant has no user {name}. Check the sign-in name, or {_GIVE_ID}")
     if status in (401, 403):
-        raise UsageError(f"Microsoft Graph does not let you look up users. To name this one, {_GIVE_ID}")
+        raise UsageError(f"You have no permission to look up users in Microsoft Graph. Instead, {_GIVE_ID}")
     principal = Principal.of(Kind.USER, str(body.get("id"))) if isinstance(body, dict) else None
     if principal is None:
         raise Unreachable(f"Microsoft Graph responded with status {status}. Try again, or {_GIVE_ID}")
@@ -119,7 +119,7 @@ async def _principal(options: Namespace, credential: AsyncTokenCredential | None
     if "@" not in options.user:
         raise UsageError("--user must be an object id, or a sign-in name such as ada@contoso.com.")
     if credential is None:
-        raise UsageError("--user must be an object id: with Azurite there is no tenant to look names up in.")
+        raise UsageError("--user must be an object id: with Azurite there is no tenant in which to look up a name.")
     return await find_user(options.user, credential, options.graph)
 
 
@@ -154,13 +154,13 @@ async def _change(connection: Connection, principal: Principal, options: Namespa
     who = f"{principal.kind} {principal.object_id}"
     if role is None:
         if before is None:
-            print(f"{who} is no member of {business}. Nothing was removed.", file=sys.stderr)
+            print(f"{who} is not a member of {business}. Nothing was removed.", file=sys.stderr)
             return Exit.SOME_WRONG
-        print(f"{who} is no member of {business} any more; was {before}. Changed by {by}.")
+        print(f"{who} is no longer a member of {business}; was {before}. Changed by {by}.")
     elif before == role:
-        print(f"{who} is {role} of {business} already.")
+        print(f"{who} is already {role} of {business}.")
     else:
-        print(f"{who} is {role} of {business} now; was {before or 'no member'}. Changed by {by}.")
+        print(f"{who} is {role} of {business} now; was {before or 'not a member'}. Changed by {by}.")
     return Exit.DONE
 
 

@@ -192,8 +192,8 @@ def _no_text(text: str, encoding: str) -> str:
     if not _NO_TEXT.search(text):
         return ""
     return (
-        f"is not encoded in {encoding.removesuffix('-sig')}. Save the file as 'CSV UTF-8', or say how it is encoded; "
-        "older programs of Windows write --encoding windows-1252"
+        f"is not encoded in {encoding.removesuffix('-sig')}. Save the file as 'CSV UTF-8', or name its encoding: "
+        "for older Windows programs, --encoding windows-1252"
     )
 
 

@@ -86,7 +86,7 @@ class _Reindex:
                 await self._mend_customer(row)
 
     async def change(self, operation: Operation) -> bool:
-        """Make a change; False if the row is not as it was any more."""
+        """Make a change; False if the row has changed."""
         try:
             await self._connection.transact([operation], operation_id=str(uuid4()))
         except (NoSuchRow, ResourceModifiedError, ResourceExistsError):

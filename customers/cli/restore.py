@@ -97,7 +97,7 @@ async def restore(
 
 
 async def _mark_if_empty(connection: Connection) -> bool:
-    """Whether the table is empty. If so, mark it as indexed: whoever comes into it has an index row."""
+    """Whether the table is empty. If so, mark it as indexed: every customer that is added has an index row."""
     table = await connection.table()
     async for row in table.list_entities(results_per_page=2, select=["PartitionKey"]):
         if row["PartitionKey"] != MARK["PartitionKey"]:
@@ -134,7 +134,7 @@ class _Restore:
         self.done = Restored()
         self._connection = connection
         self._overwrite = overwrite
-        # An add that is older can't be repeated any more.
+        # An older add can no longer be repeated.
         self._repeatable_since = datetime.now(UTC) - WINDOW - SKEW - timedelta(hours=1)
 
     async def put_back(self, batch: Sequence[Row]) -> None:
@@ -160,7 +160,7 @@ class _Restore:
     async def _write(self, batch: Sequence[Row], *, old_is_indexed: bool = True) -> None:
         """Restore rows in one transaction; safe to repeat, for it reads the table first.
 
-        Raises one of _CONFLICTS if the table was not as it was read any more, or lacks an old index row.
+        Raises one of _CONFLICTS if the table has changed since it was read, or lacks an old index row.
         """
         found = await self._find(batch)
         plans = [self._plan(row, found.get(row.key), old_is_indexed=old_is_indexed) for row in batch]

@@ -145,7 +145,7 @@ class Import:
         return left
 
     async def _leave_out_those_there(self, lines: Sequence[Line]) -> list[Line]:
-        """The lines whose id the business does not have; of a repeat, that is cheaper than to add them in vain."""
+        """The lines whose id the business does not have. In a repeated import, this costs less than adds that fail."""
         left = await self._compare([(line, False) for line in lines])
         self._look_first = len(left) * 2 < len(lines)
         return left
@@ -164,7 +164,9 @@ class Import:
                 self._refuse(line, result)
         self._look_first |= len(taken) * 2 > len(lines)
         for line in await self._compare(taken):
-            self._refusals.refuse(line.record, "the customer with this id was deleted meanwhile; import it again")
+            self._refusals.refuse(
+                line.record, "the customer with this id was deleted during the import; import it again"
+            )
             self._counts.rejected += 1
 
     async def _compare(self, lines: Sequence[tuple[Line, bool]]) -> list[Line]:
@@ -186,7 +188,7 @@ class Import:
                 self._counts.there += not may_be_ours
             elif line.is_own_id:
                 self._refusals.refuse(
-                    line.record, f"the business has another customer with the id {line.id}, which stays as it is"
+                    line.record, f"the business has another customer with the id {line.id}, which is unchanged"
                 )
                 self._counts.rejected += 1
             else:
@@ -200,7 +202,7 @@ class Import:
 
 
 def _said(customer: Mapping[str, Any]) -> Any:
-    """What is said of a customer. Null, empty and absent are the same, as they are in a CSV file."""
+    """The properties of a customer, to compare. Null, empty and absent are the same, as they are in a CSV file."""
     return _without_empty({name: customer.get(name) for name in _NAMES})
 
 

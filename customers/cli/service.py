@@ -234,7 +234,7 @@ def _refused(result: Result) -> NoReturn:
     what = {
         401: f"The service refuses the token; it may have expired. Get a new one for {TOKEN}, or sign in again",
         403: "The token lacks the permission",
-        404: "There is no such service, or one without $batch, at this URL",
+        404: "There is no service with $batch at this URL",
     }.get(result.status, f"The service refuses the request with status {result.status}")
     raise Unreachable(f"{what}: {result.message}\n{_AGAIN}")
 

@@ -48,7 +48,7 @@ class VariableToken:
 
 
 class EntraTokens:
-    """Tokens of Microsoft Entra ID, from whatever the machine is signed in with."""
+    """Tokens of Microsoft Entra ID, from the machine's sign-in or identity."""
 
     def __init__(self, scope: str, close: AsyncExitStack) -> None:
         from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - not with TOKEN

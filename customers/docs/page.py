@@ -68,10 +68,10 @@ def _files() -> dict[str, _File]:
             files[name] = _file(name, gzip.decompress((_HERE / "viewer" / f"{name}.gz").read_bytes()))
         except OSError:
             raise NotFound(
-                "The page's viewer is not part of this package. Run make viewer before it is made."
+                "This package was made without the page's viewer. Run make viewer, then make the package again."
             ) from None
         if files[name].integrity != integrity:
-            raise NotFound(f"{name} is not the one that this version of the service expects. Run make viewer again.")
+            raise NotFound(f"{name} is not the version that the service expects. Run make viewer again.")
     return files
 
 
@@ -158,7 +158,7 @@ def _zipped(found: _File) -> bytes:
 
 def _check_on(settings: Settings) -> None:
     if not settings.docs:
-        raise NotFound("This deployment does not show its description.")
+        raise NotFound("The description is turned off in this deployment.")
 
 
 def _policy(settings: Settings) -> str:
