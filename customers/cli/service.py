@@ -19,9 +19,8 @@ import aiohttp
 from pydantic_core import to_json
 from yarl import URL
 
-from customers.cli import tokens
 from customers.cli.command import Unreachable, UsageError, add_business
-from customers.cli.tokens import TOKEN, Tokens
+from customers.cli.tokens import TOKEN, Tokens, add_token_arguments, choose_tokens
 from customers.surface import Surface
 
 _FIRST_PATIENCE = 5.0
@@ -60,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--url", required=True, help="the service, such as https://contoso.azurewebsites.net; http only on this machine"
     )
-    tokens.add_arguments(parser)
+    add_token_arguments(parser)
 
 
 @asynccontextmanager
@@ -68,10 +67,10 @@ async def connect(options: Namespace) -> AsyncGenerator["Service"]:
     """Connect to the service that the arguments name. Raises UsageError."""
     base = read_url(options.url)
     async with AsyncExitStack() as close:
-        source = tokens.tokens_of(options, close)
+        tokens = choose_tokens(options, close)
         session = aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
         await close.enter_async_context(session)
-        yield Service(base, options.business, session, source)
+        yield Service(base, options.business, session, tokens)
 
 
 def read_url(text: str) -> URL:
@@ -100,10 +99,10 @@ def _is_this_machine(host: str) -> bool:
 class Service:
     """The customers of one business."""
 
-    def __init__(self, base: URL, business: str, session: aiohttp.ClientSession, source: Tokens) -> None:
+    def __init__(self, base: URL, business: str, session: aiohttp.ClientSession, tokens: Tokens) -> None:
         self._base = base
         self._session = session
-        self._tokens = source
+        self._tokens = tokens
         self._collection = _SURFACE.collection_url("", business).removeprefix(f"/{_SURFACE.version}")
         headers = {"Content-Type": "application/json", "Prefer": "return=minimal"}
         add = to_json({"method": "POST", "url": self._collection, "headers": headers})

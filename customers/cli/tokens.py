@@ -85,7 +85,7 @@ class EntraTokens:
         self._token, self._end = token.token, token.expires_on
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_token_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that say where tokens come from."""
     parser.add_argument(
         "--token-from",
@@ -98,7 +98,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def tokens_of(options: Namespace, close: AsyncExitStack) -> Tokens:
+def choose_tokens(options: Namespace, close: AsyncExitStack) -> Tokens:
     """The tokens that the arguments name. Raises UsageError."""
     kind = options.token_from or ("env" if os.environ.get(TOKEN) else "azure")
     if kind == "env":
