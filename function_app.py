@@ -10,7 +10,8 @@ import azure.functions as func
 gc.disable()
 
 from customers.api import Api  # noqa: E402
-from customers.routes import ROUTES, Route  # noqa: E402
+from customers.route import Route  # noqa: E402
+from customers.routes import ROUTES  # noqa: E402
 from customers.settings import Settings  # noqa: E402
 
 # At INFO the storage client logs the URL of every call, which contains the business and customer id.

@@ -28,7 +28,8 @@ from customers.members import BusinessAccess
 from customers.operations import Operations
 from customers.query import Query
 from customers.request import Request
-from customers.routes import Operation, Route, match, resolve
+from customers.route import Operation, Route
+from customers.routes import match, resolve
 from customers.settings import Settings
 from customers.storage import Connection
 from customers.surface import TYPE_NAME, Surface

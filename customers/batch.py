@@ -1,10 +1,10 @@
 """Batches: several requests in the body of one, and their responses in the body of its response.
 
-``member_url.py`` reads the URLs. Sources: "Combine multiple HTTP requests using JSON batching" (Microsoft Graph); OData
-JSON Format 4.01, 19.
+``batch_json.py`` reads the JSON, ``member_url.py`` the URLs.
+
+Sources: "Combine multiple HTTP requests using JSON batching" (Microsoft Graph); OData JSON Format 4.01, 19.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import azure.functions as func
 from pydantic_core import to_json
 
+from customers.batch_json import Value, split
 from customers.errors import BadRequest, Detail, FailedDependency, GraphError
 from customers.member_url import RelativeUrl, WrongTarget, relative_url
 
@@ -35,13 +36,6 @@ _NAMES = frozenset({"id", "method", "url", "headers", "body", *_DEPENDS_ON})
 
 # These are the batch's, not a member's.
 _OF_THE_BATCH = frozenset({"authorization", "x-forwarded-host", "x-forwarded-proto"})
-
-# Numbers mean nothing here, and Python refuses to convert very long ones to int.
-_decode = json.JSONDecoder(parse_int=float).raw_decode
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_SPACE = re.compile(r"[ \t\r\n]*")
-_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
-_NEXT = re.compile(r"[ \t\r\n]*([,\]}])[ \t\r\n]*")
 
 
 class Member(NamedTuple):
@@ -69,9 +63,13 @@ def parse(body: bytes, *, version: str, authorization: str | None) -> list[list[
     violations: list[Detail] = []
     # The requests of a batch often have the same one.
     read_url = cache(partial(relative_url, version=version))
+    requests = split(body)
+    if not 1 <= len(requests) <= MAX_REQUESTS:
+        message = f"must have 1 to {MAX_REQUESTS} requests, not {len(requests)}"
+        raise BadRequest.because([Detail("too_long", "requests", message)])
     members = [
         _Reader(f"requests/{position}", values, violations).member(read_url, authorization)
-        for position, values in enumerate(_split(body))
+        for position, values in enumerate(requests)
     ]
     times = Counter(member.id.lower() for member in members if member.id)
     violations += [
@@ -130,25 +128,18 @@ def _in_order(members: Sequence[Member]) -> tuple[list[list[Member]], list[Membe
     return groups, left
 
 
-class _Value(NamedTuple):
-    """A value, and its text."""
-
-    value: Any
-    text: str
-
-
 class _Reader:
-    """Reads one member, and notes what makes the whole batch a wrong one."""
+    """Reads one member, and collects what makes the whole batch invalid."""
 
-    def __init__(self, place: str, values: Sequence[tuple[str, _Value]], violations: list[Detail]) -> None:
+    def __init__(self, place: str, values: Sequence[tuple[str, Value]], violations: list[Detail]) -> None:
         self._place = place
         self._values = dict(values)
         self._violations = violations
         for name, value in values:
             # A response could not say them.
-            if name != "body" and "\\u" in value.text and _LONE_SURROGATE.search(str(value.value)):
+            if name != "body" and value.has_lone_surrogate:
                 self._refuse(name, "surrogate", "must not contain lone surrogates")
-                self._values[name] = _Value(None, "")
+                self._values[name] = Value(None, "")
         for name, number in Counter(name for name, _ in values).items():
             if number > 1:
                 self._refuse(name, "duplicate_key", "must not appear more than once")
@@ -168,7 +159,7 @@ class _Reader:
                 problem = refused
         else:
             self._refuse("url", "missing", "must be a URL relative to the version, such as /solutions/…")
-        body = self._values.get("body", _Value(None, ""))
+        body = self._values.get("body", Value(None, ""))
         if isinstance(body.value, str):
             problem = problem or BadRequest("The body must be a JSON object. Bodies in base64 are not supported.")
         return Member(
@@ -199,7 +190,7 @@ class _Reader:
         sent = self._value("method")
         if isinstance(sent, str) and METHOD.fullmatch(sent):
             return sent.upper()
-        self._refuse("method", "missing", "must be a method of HTTP, such as POST")
+        self._refuse("method", "missing", "must be an HTTP method, such as POST")
         return ""
 
     def _headers(self, authorization: str | None) -> dict[str, str]:
@@ -207,14 +198,16 @@ class _Reader:
         if sent is None:
             return {}
         if not isinstance(sent, dict) or not all(_is_header(name, value) for name, value in sent.items()):
-            self._refuse("headers", "invalidHeaders", "must be an object with names and values as HTTP takes them")
+            self._refuse(
+                "headers", "invalidHeaders", "must be an object whose names and values are valid in HTTP headers"
+            )
             return {}
         headers = {name.lower(): value.strip() for name, value in sent.items()}
         if len(headers) < len(sent):
             self._refuse("headers", "duplicate_key", "must not have a name more than once")
         if "authorization" in headers and headers["authorization"] != (authorization or "").strip():
             # Its value is never shown.
-            self._refuse("headers", "otherToken", "Authorization must be that of the batch; leave it out")
+            self._refuse("headers", "otherToken", "Authorization must be the same as the batch's; leave it out")
         return {name: value for name, value in headers.items() if name not in _OF_THE_BATCH}
 
     def _depends_on(self) -> list[str]:
@@ -230,92 +223,3 @@ class _Reader:
 
 def _is_header(name: str, value: object) -> bool:
     return bool(HEADER_NAME.fullmatch(name) and isinstance(value, str) and HEADER_VALUE.fullmatch(value))
-
-
-def _split(body: bytes) -> list[list[tuple[str, _Value]]]:
-    """The properties of each member.
-
-    Each with its text, so that a body is later read exactly as if it had come alone.
-    """
-    try:
-        text = body.decode()
-        start = _skip(text, 0)
-        if text[start : start + 1] != "{":
-            raise BadRequest('The body must be an object such as {"requests": […]}.')
-        properties, end = _object(text, start, _value_or_members)
-        _expect(end == len(text))
-    except (ValueError, RecursionError):
-        raise BadRequest("The body must be valid JSON in UTF-8.") from None
-    unknown = [name for name, _ in properties if name != "requests" and "@" not in name]
-    if unknown:
-        raise BadRequest.because([Detail("extra_forbidden", name[:128], "must be left out") for name in unknown[:50]])
-    found = [value for name, value in properties if name == "requests"]
-    if len(found) != 1 or not isinstance(found[0], _Members):
-        raise BadRequest.because([Detail("missing", "requests", "must be there once, as an array of requests")])
-    members = found[0].members
-    if not 1 <= len(members) <= MAX_REQUESTS:
-        message = f"must have 1 to {MAX_REQUESTS} requests, not {len(members)}"
-        raise BadRequest.because([Detail("too_long", "requests", message)])
-    return members
-
-
-class _Members(NamedTuple):
-    """The properties of each member."""
-
-    members: list[list[tuple[str, _Value]]]
-
-
-def _value_or_members(name: str, text: str, at: int) -> tuple[_Value | _Members, int]:
-    if name != "requests" or text[at : at + 1] != "[":
-        return _value(name, text, at)
-    members: list[list[tuple[str, _Value]]] = []
-    at = _skip(text, at + 1)
-    if text[at : at + 1] == "]":
-        return _Members(members), at + 1
-    while True:
-        if text[at : at + 1] != "{":
-            raise BadRequest.because([Detail("invalidRequest", f"requests/{len(members)}", "must be an object")])
-        member, at = _object(text, at, _value)
-        members.append(member)
-        mark, at = text[at : at + 1], _skip(text, at + 1)
-        if mark == "]":
-            return _Members(members), at
-        _expect(mark == ",")
-
-
-def _object[Read](
-    text: str, at: int, read: Callable[[str, str, int], tuple[Read, int]]
-) -> tuple[list[tuple[str, Read]], int]:
-    """Read the object that begins there: its names and values; and where the next thing begins."""
-    found: list[tuple[str, Read]] = []
-    at = _skip(text, at + 1)
-    if text[at : at + 1] == "}":
-        return found, _skip(text, at + 1)
-    while True:
-        name, at = _decode(text, at)
-        colon = _COLON.match(text, at)
-        if not (isinstance(name, str) and colon) or _LONE_SURROGATE.search(name):
-            raise ValueError
-        value, at = read(name, text, colon.end())
-        found.append((name, value))
-        following = _NEXT.match(text, at)
-        if following is None or following[1] == "]":
-            raise ValueError
-        at = following.end()
-        if following[1] == "}":
-            return found, at
-
-
-def _value(_: str, text: str, at: int) -> tuple[_Value, int]:
-    value, end = _decode(text, at)
-    return _Value(value, text[at:end]), end
-
-
-def _expect(valid: bool) -> None:  # noqa: FBT001 - what is expected
-    if not valid:
-        raise ValueError
-
-
-def _skip(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return space.end() if space else at

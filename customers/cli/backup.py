@@ -14,9 +14,8 @@ from typing import cast
 from azure.data.tables import TableEntity
 
 from customers.cli.backup_file import Place, Writer
-from customers.cli.command import Command, Exit, UsageError, patiently, table_connection
+from customers.cli.command import THE_TABLE, Command, Exit, add_business, patiently, table_connection
 from customers.cli.progress import Progress
-from customers.keys import is_key
 from customers.storage import Connection
 
 _PAGE = 1000
@@ -54,24 +53,12 @@ async def _page(
     return rows, pages.continuation_token  # type: ignore[attr-defined]
 
 
-def business_option(parser: ArgumentParser, does: str) -> None:
-    """Add the option that names one business."""
-    parser.add_argument("--business", metavar="ID", help=does)
-
-
-def check_business(business: str | None) -> None:
-    """Raises UsageError if this cannot be the id of a business."""
-    if business is not None and not is_key(business):
-        raise UsageError("--business must be the id of a business, as it is in URLs, but without percent-encoding.")
-
-
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="the file to write")
-    business_option(parser, "back up this business only")
+    add_business(parser, "back up this business only", required=False)
 
 
 async def _run(options: Namespace) -> Exit:
-    check_business(options.business)
     async with table_connection(os.environ) as connection:
         rows = await back_up(connection, options.output, business=options.business, quiet=options.quiet)
     print(f"{rows} rows are in {options.output}.")
@@ -81,13 +68,12 @@ async def _run(options: Namespace) -> Exit:
 BACKUP = Command(
     name="backup",
     summary="write every row of the table to a file",
-    description="""\
+    description=f"""\
 Write every row of the table, as storage has it, to a gzip file of JSON lines, which restore reads. It is safe while the
 service works. What is written is in FILE.unfinished until it is complete; after an interruption, the same command
 continues it. The file holds customers: keep it as safe as the table.
 
-The table is that of the app's own settings, from the environment, accessed with your Microsoft Entra sign-in.
-""",
+{THE_TABLE}""",
     example="CUSTOMERS_STORAGE__tableServiceUri=https://contoso.table.core.windows.net python -m customers backup "
     "-o customers-$(date +%F).ndjson.gz",
     add_arguments=_add_arguments,

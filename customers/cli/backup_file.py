@@ -75,7 +75,7 @@ def to_entity(columns: Columns) -> dict[str, Any]:
 
 
 def timestamp_of(entity: TableEntity) -> str:
-    """When storage last wrote a row, as it says it."""
+    """When storage last wrote a row, in its own format."""
     timestamp: Any = entity.metadata["timestamp"]
     return str(timestamp.tables_service_value)
 

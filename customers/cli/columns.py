@@ -229,7 +229,7 @@ class Columns:
             self.left_out.append(name)
         else:
             self._problems.append(
-                f"Column '{name}' is no property of a customer. Say what it gives with --map '{name}=displayName', "
+                f"Column '{name}' is not a property of a customer. Map it with --map '{name}=displayName', "
                 f"leave it out with --map '{name}=', or all such columns with --map '*='."
             )
         return None

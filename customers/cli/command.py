@@ -1,7 +1,7 @@
 """What the commands share: how one is described, its exit codes, and the table that it works on."""
 
 import asyncio
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from enum import IntEnum
@@ -9,20 +9,27 @@ from typing import Any, NamedTuple
 
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import AzureError, ServiceResponseError
+from pydantic_core import PydanticCustomError
 
+from customers.keys import check_key
 from customers.settings import TableSettings
 from customers.storage import Backpressure, Connection, is_transient
 
 _PAUSES = (0.2, 0.5, 1, 2, 4, 8, 15)
 """In seconds, before each repeat of what failed."""
 
+THE_TABLE = """\
+The table is the one in the app's settings, read from the environment, and accessed with your Microsoft Entra sign-in.
+"""
+"""What the help of each command on the table ends with."""
+
 
 class Exit(IntEnum):
-    """The exit codes. After any of them, the same command again goes on where it stopped, and doubles nothing."""
+    """The exit codes. After any of them, the same command can be run again: it continues, and does nothing twice."""
 
     DONE = 0
     SOME_WRONG = 1
-    """Some rows were refused or found wrong, which was said."""
+    """Some rows were refused or found wrong; the output names or counts them."""
     USAGE = 2
     """Wrong usage or settings."""
     UNREACHABLE = 3
@@ -51,6 +58,18 @@ class Command(NamedTuple):
     example: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], Coroutine[Any, Any, Exit]]
+
+
+def add_business(parser: ArgumentParser, does: str, *, required: bool) -> None:
+    """Add the argument that names a business."""
+    parser.add_argument("--business", required=required, type=_business_id, metavar="ID", help=does)
+
+
+def _business_id(text: str) -> str:
+    try:
+        return check_key(text)
+    except PydanticCustomError as error:
+        raise ArgumentTypeError(f"the id of a business {error.message()}") from error
 
 
 @asynccontextmanager

@@ -86,7 +86,7 @@ class Part:
         except OSError as error:
             raise UsageError(f"{self.path} cannot be written: {error.strerror}.") from None
         except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{self.path} is no export that can be continued. Delete it.") from None
+            raise UsageError(f"{self.path} is not an export that can be continued. Delete it.") from None
 
     def finish(self) -> None:
         """Make it the exported file."""
@@ -142,7 +142,7 @@ async def _run(options: Namespace) -> Exit:
                 since = datetime.fromtimestamp(part.path.stat().st_mtime, UTC)
                 print(
                     f"Continues {part.path}, which has {part.number} customers, as they were before {since:%F %T} UTC. "
-                    "To begin again, delete it.",
+                    "To start over, delete it.",
                     file=sys.stderr,
                 )
             number = await _export(service, file, part, quiet=options.quiet)

@@ -1,7 +1,7 @@
-"""Names the members of a business, and keeps each change together with who made it.
+"""Names the members of a business, and records each change with who made it.
 
-A member's row changes on the condition that it is still as it was read, in one transaction with the row of the change,
-so that of several operators at once none overwrites unseen what another did.
+A member's row is changed only if it is still as it was read, in one transaction with the row of the change, so that no
+operator unknowingly overwrites what another did at the same time.
 """
 
 import getpass
@@ -21,8 +21,7 @@ from azure.data.tables import TableEntity
 from pydantic_core import PydanticCustomError
 from yarl import URL
 
-from customers.cli.command import Command, Exit, Unreachable, UsageError, sign_in
-from customers.keys import check_key
+from customers.cli.command import THE_TABLE, Command, Exit, Unreachable, UsageError, add_business, sign_in
 from customers.members import CHANGE, Kind, Principal, Role, change_row, member_row, rows_of
 from customers.settings import TableSettings, check_url
 from customers.storage import Connection, NoSuchRow, Operation, etag_of, remove, replace
@@ -81,10 +80,10 @@ async def find_user(name: str, credential: AsyncTokenCredential, graph: str) -> 
     if status == 404:
         raise UsageError(f"Your tenant has no user {name}. Check the sign-in name, or {_GIVE_ID}")
     if status in (401, 403):
-        raise UsageError(f"Microsoft Graph does not let you look up users. To name this one, {_GIVE_ID}")
+        raise UsageError(f"You have no permission to look up users in Microsoft Graph. Instead, {_GIVE_ID}")
     principal = Principal.of(Kind.USER, str(body.get("id"))) if isinstance(body, dict) else None
     if principal is None:
-        raise Unreachable(f"Microsoft Graph answered with status {status}. Try again, or {_GIVE_ID}")
+        raise Unreachable(f"Microsoft Graph responded with status {status}. Try again, or {_GIVE_ID}")
     return principal
 
 
@@ -120,7 +119,7 @@ async def _principal(options: Namespace, credential: AsyncTokenCredential | None
     if "@" not in options.user:
         raise UsageError("--user must be an object id, or a sign-in name such as ada@contoso.com.")
     if credential is None:
-        raise UsageError("--user must be an object id: with Azurite there is no tenant to look names up in.")
+        raise UsageError("--user must be an object id: with Azurite there is no tenant in which to look up a name.")
     return await find_user(options.user, credential, options.graph)
 
 
@@ -155,13 +154,13 @@ async def _change(connection: Connection, principal: Principal, options: Namespa
     who = f"{principal.kind} {principal.object_id}"
     if role is None:
         if before is None:
-            print(f"{who} is no member of {business}. Nothing was removed.", file=sys.stderr)
+            print(f"{who} is not a member of {business}. Nothing was removed.", file=sys.stderr)
             return Exit.SOME_WRONG
-        print(f"{who} is no member of {business} any more; was {before}. Changed by {by}.")
+        print(f"{who} is no longer a member of {business}; was {before}. Changed by {by}.")
     elif before == role:
-        print(f"{who} is {role} of {business} already.")
+        print(f"{who} is already {role} of {business}.")
     else:
-        print(f"{who} is {role} of {business} now; was {before or 'no member'}. Changed by {by}.")
+        print(f"{who} is {role} of {business} now; was {before or 'not a member'}. Changed by {by}.")
     return Exit.DONE
 
 
@@ -182,13 +181,6 @@ async def _run(options: Namespace) -> Exit:
         return await _change(connection, await _principal(options, credential), options, by)
 
 
-def _business(text: str) -> str:
-    try:
-        return check_key(text)
-    except PydanticCustomError as error:
-        raise ArgumentTypeError(error.message()) from error
-
-
 def _url(text: str) -> str:
     try:
         return check_url(text)
@@ -198,7 +190,7 @@ def _url(text: str) -> str:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", choices=("add", "remove", "list"))
-    parser.add_argument("--business", required=True, type=_business, metavar="ID", help="the id of the business")
+    add_business(parser, "the id of the business", required=True)
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--user", metavar="OID", help="the object id or sign-in name of a user")
     who.add_argument("--group", metavar="OID", help="the object id of a group")
@@ -214,12 +206,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
 MEMBERS = Command(
     name="members",
     summary="say who may do what in a business",
-    description="""\
+    description=f"""\
 Name, remove or list the members of a business: users, or groups that the users' tokens name. To add a member again with
 another role changes the role. The service follows within a minute. Each change is kept in the table, with your name.
 
-The table is that of the app's own settings, from the environment, accessed with your Microsoft Entra sign-in.
-""",
+{THE_TABLE}""",
     example="python -m customers members add --business Contoso@contoso.com --user ada@contoso.com --role viewer",
     add_arguments=_add_arguments,
     run=_run,

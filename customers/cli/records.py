@@ -1,8 +1,8 @@
 """The files that customers are imported from, read record by record: CSV, NDJSON, or one JSON array.
 
-However long the file, one record is in memory, and text that nobody can read is told by its line. What is refused can
-be written into a file of the same form, with the line and the reason before each record, to be corrected and imported:
-import ignores these two, as it ignores all names that begin with ``@``.
+However long the file, only one record is in memory. A record that cannot be decoded has its line in the error. Each
+form can also write refused records, with the line and the reason before each: import ignores these two, as it ignores
+all names that begin with ``@``.
 """
 
 import codecs
@@ -192,8 +192,8 @@ def _no_text(text: str, encoding: str) -> str:
     if not _NO_TEXT.search(text):
         return ""
     return (
-        f"is not encoded in {encoding.removesuffix('-sig')}. Save the file as 'CSV UTF-8', or say how it is encoded; "
-        "older programs of Windows write --encoding windows-1252"
+        f"is not encoded in {encoding.removesuffix('-sig')}. Save the file as 'CSV UTF-8', or name its encoding: "
+        "for older Windows programs, --encoding windows-1252"
     )
 
 
@@ -429,41 +429,3 @@ class _Buffer:
 
     def _fail(self, problem: str) -> NoReturn:
         raise UsageError(f"Line {self._line}: the file is not valid JSON: {problem}.")
-
-
-class Rejects:
-    """The file of refused records, made when there is one. An older file of that name gets ``.old`` after its name."""
-
-    def __init__(self, path: Path | None, file: File) -> None:
-        self._path = path
-        self._source = file.source
-        self._encoding = file.encoding
-        self._open: IO[str] | None = None
-        if path is None:
-            return
-        try:
-            if path.exists():
-                if path.samefile(file.path):
-                    raise UsageError(f"--rejects must not name the file to import, {path}.")
-                path.replace(path.with_name(f"{path.name}.old"))
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
-
-    def add(self, record: Record, reason: str) -> None:
-        """Write a record and why it was refused."""
-        if self._path is None:
-            return
-        first = self._open is None
-        if self._open is None:
-            try:
-                self._open = self._path.open("w", encoding=self._encoding, errors="surrogateescape", newline="")
-            except OSError as error:
-                raise UsageError(f"{self._path} cannot be written: {error.strerror}.") from None
-        self._source.refused(self._open, record, reason, first=first)
-
-    def close(self) -> None:
-        """End the file."""
-        if self._open is not None:
-            self._source.end(self._open)
-            self._open.close()
-            self._open = None

@@ -13,7 +13,7 @@ from uuid import uuid4
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
 from azure.data.tables import TableEntity
 
-from customers.cli.command import Command, Exit, table_connection
+from customers.cli.command import THE_TABLE, Command, Exit, table_connection
 from customers.cli.progress import Progress
 from customers.email_index import CUSTOMER_ID, INDEXED, MARK, index_row_of
 from customers.partition import is_customer_row, is_index_row
@@ -86,7 +86,7 @@ class _Reindex:
                 await self._mend_customer(row)
 
     async def change(self, operation: Operation) -> bool:
-        """Make a change; False if the row is not as it was any more."""
+        """Make a change; False if the row has changed."""
         try:
             await self._connection.transact([operation], operation_id=str(uuid4()))
         except (NoSuchRow, ResourceModifiedError, ResourceExistsError):
@@ -132,13 +132,12 @@ async def _run(options: Namespace) -> Exit:
 REINDEX = Command(
     name="reindex",
     summary="complete and repair the index of e-mail addresses",
-    description="""\
+    description=f"""\
 Give every customer its row in the index of e-mail addresses, and remove rows that name nobody. Lookups by address use
 the index from then on. It is safe while the service works, if every instance of it knows the index (0.3.0 or newer),
 and safe to run again: then it says whether anything was wrong.
 
-The table is that of the app's own settings, from the environment, accessed with your Microsoft Entra sign-in.
-""",
+{THE_TABLE}""",
     example="CUSTOMERS_STORAGE__tableServiceUri=https://contoso.table.core.windows.net python -m customers reindex",
     add_arguments=lambda _: None,
     run=_run,

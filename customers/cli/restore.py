@@ -24,9 +24,8 @@ from uuid import uuid4
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
 from azure.data.tables import TableEntity, TableErrorCode
 
-from customers.cli.backup import business_option, check_business
 from customers.cli.backup_file import Columns, Row, check, read, ticks, timestamp_of, to_columns, to_entity
-from customers.cli.command import Command, Exit, Unreachable, patiently, table_connection
+from customers.cli.command import THE_TABLE, Command, Exit, Unreachable, add_business, patiently, table_connection
 from customers.cli.progress import Progress
 from customers.cli.reindex import Report, reindex
 from customers.email_index import INDEXED, MARK, index_row_of
@@ -98,7 +97,7 @@ async def restore(
 
 
 async def _mark_if_empty(connection: Connection) -> bool:
-    """Whether the table is empty. If so, mark it as indexed: whoever comes into it has an index row."""
+    """Whether the table is empty. If so, mark it as indexed: every customer that is added has an index row."""
     table = await connection.table()
     async for row in table.list_entities(results_per_page=2, select=["PartitionKey"]):
         if row["PartitionKey"] != MARK["PartitionKey"]:
@@ -135,7 +134,7 @@ class _Restore:
         self.done = Restored()
         self._connection = connection
         self._overwrite = overwrite
-        # An add that is older can't be repeated any more.
+        # An older add can no longer be repeated.
         self._repeatable_since = datetime.now(UTC) - WINDOW - SKEW - timedelta(hours=1)
 
     async def put_back(self, batch: Sequence[Row]) -> None:
@@ -161,7 +160,7 @@ class _Restore:
     async def _write(self, batch: Sequence[Row], *, old_is_indexed: bool = True) -> None:
         """Restore rows in one transaction; safe to repeat, for it reads the table first.
 
-        Raises one of _CONFLICTS if the table was not as it was read any more, or lacks an old index row.
+        Raises one of _CONFLICTS if the table has changed since it was read, or lacks an old index row.
         """
         found = await self._find(batch)
         plans = [self._plan(row, found.get(row.key), old_is_indexed=old_is_indexed) for row in batch]
@@ -221,12 +220,11 @@ class _Restore:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a backup")
-    business_option(parser, "restore this business only")
+    add_business(parser, "restore this business only", required=False)
     parser.add_argument("--overwrite", action="store_true", help="replace rows of the table that are newer, too")
 
 
 async def _run(options: Namespace) -> Exit:
-    check_business(options.business)
     async with table_connection(os.environ) as connection:
         done, index = await restore(
             connection, options.file, business=options.business, overwrite=options.overwrite, quiet=options.quiet
@@ -240,15 +238,15 @@ async def _run(options: Namespace) -> Exit:
 RESTORE = Command(
     name="restore",
     summary="put the rows of a backup back into the table",
-    description="""\
+    description=f"""\
 Put the rows of a backup back. A row that the table lacks is added, and one that changed before the backup was made is
 replaced. One that changed since is kept, and counted, unless --overwrite says otherwise; then the exit code is 1. What
 was added since is left alone. Customers that were deleted since come back. It is safe while the service works, and safe
 to run again: after an interruption, the same command does what is left.
 
-The table must exist; it is that of the app's own settings, from the environment, accessed with your Microsoft Entra
-sign-in.
-""",
+The table must exist.
+
+{THE_TABLE}""",
     example="CUSTOMERS_STORAGE__tableServiceUri=https://contoso.table.core.windows.net python -m customers restore "
     "customers-2026-11-24.ndjson.gz",
     add_arguments=_add_arguments,

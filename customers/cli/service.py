@@ -1,11 +1,10 @@
-"""The service as the command line talks to it: its URL, the token, batches, and repeats of what did not arrive.
+"""The service as the command line talks to it: its URL, batches, and repeats of what did not arrive.
 
 Sources: "Combine multiple HTTP requests using JSON batching" (Microsoft Graph); RFC 9110, 10.2.3 (Retry-After).
 """
 
 import asyncio
 import json
-import os
 import random
 import time
 from argparse import ArgumentParser, Namespace
@@ -13,21 +12,16 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from azure.core.exceptions import AzureError
 from pydantic_core import to_json
 from yarl import URL
 
-from customers.cli.command import Unreachable, UsageError
-from customers.keys import check_key
+from customers.cli.command import Unreachable, UsageError, add_business
+from customers.cli.tokens import TOKEN, Tokens, add_token_arguments, choose_tokens
 from customers.surface import Surface
-
-TOKEN = "TOKEN"  # noqa: S105 - the name of a variable
-_RENEW_BEFORE = 300
-"""In seconds: how long before its end a token is replaced."""
 
 _FIRST_PATIENCE = 5.0
 _PATIENCE = 60.0
@@ -59,101 +53,24 @@ class Result(NamedTuple):
         return str(message) if message else f"HTTP status {self.status}"
 
 
-class Tokens(Protocol):
-    """Where access tokens come from."""
-
-    async def get(self) -> str:
-        """A token. Raises UsageError."""
-        ...
-
-    async def renew(self, refused: str) -> bool:
-        """Whether there is now another token than the refused one. Raises UsageError."""
-        ...
-
-
-class VariableToken:
-    """The token in the variable TOKEN."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token.strip()
-        if not self._token:
-            raise UsageError(f"The variable {TOKEN} is empty. Put an access token for the service into it.")
-        if not self._token.isascii() or any(character.isspace() for character in self._token):
-            raise UsageError(f"The variable {TOKEN} must be one access token, without spaces.")
-
-    async def get(self) -> str:
-        """The same token each time."""
-        return self._token
-
-    async def renew(self, refused: str) -> bool:
-        """There is no other."""
-        return refused != self._token
-
-
-class EntraTokens:
-    """Tokens of Microsoft Entra ID, from whatever the machine is signed in with."""
-
-    def __init__(self, scope: str, close: AsyncExitStack) -> None:
-        from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - not with TOKEN
-
-        self._scope = scope
-        self._credential = DefaultAzureCredential()
-        close.push_async_callback(self._credential.close)
-        self._token = ""
-        self._end = 0.0
-        self._lock = asyncio.Lock()
-
-    async def get(self) -> str:
-        """A token that is good for minutes: azure-identity remembers some credentials' tokens, but not all."""
-        async with self._lock:
-            if time.time() > self._end - _RENEW_BEFORE:
-                await self._ask()
-        return self._token
-
-    async def renew(self, refused: str) -> bool:
-        """Ask for another one, once for all requests that were refused."""
-        async with self._lock:
-            if refused == self._token:
-                await self._ask()
-        return refused != self._token
-
-    async def _ask(self) -> None:
-        try:
-            token = await self._credential.get_token(self._scope)
-        except AzureError as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(
-                f"No token for {self._scope}: {reason} Sign in with az login, or put a token into {TOKEN}."
-            ) from None
-        self._token, self._end = token.token, token.expires_on
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what every command has that talks to the service."""
-    parser.add_argument("--business", required=True, metavar="ID", help="the id of the business")
+    add_business(parser, "the id of the business", required=True)
     parser.add_argument(
         "--url", required=True, help="the service, such as https://contoso.azurewebsites.net; http only on this machine"
     )
-    parser.add_argument(
-        "--token-from",
-        choices=["env", "azure"],
-        help="env: the variable TOKEN, the default where it is set; azure: Microsoft Entra ID, as az login or the "
-        "machine is signed in",
-    )
-    parser.add_argument(
-        "--scope", help="with azure, the scope to ask for: api://, the client id of the app registration, /.default"
-    )
+    add_token_arguments(parser)
 
 
 @asynccontextmanager
 async def connect(options: Namespace) -> AsyncGenerator["Service"]:
     """Connect to the service that the arguments name. Raises UsageError."""
-    base, business = read_url(options.url), _read_business(options.business)
+    base = read_url(options.url)
     async with AsyncExitStack() as close:
-        tokens = _tokens(options, close)
+        tokens = choose_tokens(options, close)
         session = aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
         await close.enter_async_context(session)
-        yield Service(base, business, session, tokens)
+        yield Service(base, options.business, session, tokens)
 
 
 def read_url(text: str) -> URL:
@@ -177,25 +94,6 @@ def _is_this_machine(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _read_business(text: str) -> str:
-    try:
-        return check_key(text)
-    except ValueError as error:
-        raise UsageError(f"--business {error}.") from None
-
-
-def _tokens(options: Namespace, close: AsyncExitStack) -> Tokens:
-    kind = options.token_from or ("env" if os.environ.get(TOKEN) else "azure")
-    if kind == "env":
-        return VariableToken(os.environ.get(TOKEN, ""))
-    if not options.scope:
-        raise UsageError(
-            f"Put an access token into the variable {TOKEN}, or sign in with az login and add "
-            "--scope api://CLIENT-ID/.default, with the client id of the service's app registration."
-        )
-    return EntraTokens(options.scope, close)
 
 
 class Service:
@@ -335,7 +233,7 @@ def _refused(result: Result) -> NoReturn:
     what = {
         401: f"The service refuses the token; it may have expired. Get a new one for {TOKEN}, or sign in again",
         403: "The token lacks the permission",
-        404: "There is no such service, or one without $batch, at this URL",
+        404: "There is no service with $batch at this URL",
     }.get(result.status, f"The service refuses the request with status {result.status}")
     raise Unreachable(f"{what}: {result.message}\n{_AGAIN}")
 

@@ -17,7 +17,7 @@ from functools import cache
 from hashlib import sha384
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import azure.functions as func
@@ -27,10 +27,8 @@ from customers import response
 from customers.docs.openapi import describe, sign_in_scope
 from customers.errors import NotFound
 from customers.request import JSON, Request
-
-if TYPE_CHECKING:
-    from customers.routes import Route
-    from customers.settings import Settings
+from customers.route import Route
+from customers.settings import Settings
 
 _HERE = Path(__file__).parent
 
@@ -70,10 +68,10 @@ def _files() -> dict[str, _File]:
             files[name] = _file(name, gzip.decompress((_HERE / "viewer" / f"{name}.gz").read_bytes()))
         except OSError:
             raise NotFound(
-                "The page's viewer is not part of this package. Run make viewer before it is made."
+                "This package was made without the page's viewer. Run make viewer, then make the package again."
             ) from None
         if files[name].integrity != integrity:
-            raise NotFound(f"{name} is not the one that this version of the service expects. Run make viewer again.")
+            raise NotFound(f"{name} is not the version that the service expects. Run make viewer again.")
     return files
 
 
@@ -84,7 +82,7 @@ def _file(name: str, body: bytes) -> _File:
     return _File(body, integrity, f"{stem}.{digest.hexdigest()[:16]}.{suffix}")
 
 
-def description(request: Request, settings: "Settings", routes: Sequence["Route"]) -> func.HttpResponse:
+def description(request: Request, settings: Settings, routes: Sequence[Route]) -> func.HttpResponse:
     """The service's description. Raises NotFound if the settings turn it off."""
     _check_on(settings)
     if settings not in _descriptions:
@@ -95,10 +93,10 @@ def description(request: Request, settings: "Settings", routes: Sequence["Route"
 
 
 # Made once for each settings, of which a process has one.
-_descriptions: dict["Settings", tuple[bytes, str]] = {}
+_descriptions: dict[Settings, tuple[bytes, str]] = {}
 
 
-def page(request: Request, settings: "Settings") -> func.HttpResponse:
+def page(request: Request, settings: Settings) -> func.HttpResponse:
     """The page to try the service on. Raises NotFound if the settings turn it off, or its viewer is missing."""
     _check_on(settings)
     files = _files()
@@ -133,7 +131,7 @@ def home(request: Request) -> func.HttpResponse:
     )
 
 
-def file(request: Request, settings: "Settings") -> func.HttpResponse:
+def file(request: Request, settings: Settings) -> func.HttpResponse:
     """A file of the page. Raises NotFound if there is none of this name."""
     _check_on(settings)
     name = request.ids["file"]
@@ -158,12 +156,12 @@ def _zipped(found: _File) -> bytes:
     return gzip.compress(found.body, mtime=0)
 
 
-def _check_on(settings: "Settings") -> None:
+def _check_on(settings: Settings) -> None:
     if not settings.docs:
-        raise NotFound("This deployment does not show its description.")
+        raise NotFound("The description is turned off in this deployment.")
 
 
-def _policy(settings: "Settings") -> str:
+def _policy(settings: Settings) -> str:
     """Where the page may connect to: the service, and where it gets tokens."""
     issuers = [settings.local_issuer, settings.authority if settings.docs_client_id else None]
     origins = ["'self'", *("://".join(urlsplit(issuer)[:2]) for issuer in issuers if issuer)]

@@ -147,7 +147,7 @@ ADD = add("1", customers("never"))
         ([{**ADD, "headers": []}], "requests/0/headers"),
         ([{**ADD, "headers": {"A": 1}}], "requests/0/headers"),
         ([{**ADD, "headers": {"Prefer": "x", "prefer": "y"}}], "requests/0/headers"),
-        ([{**ADD, "headers": {"authorization": "Bearer another"}}], "Authorization must be that of the batch"),
+        ([{**ADD, "headers": {"authorization": "Bearer another"}}], "Authorization must be the same as the batch's"),
         ([{**ADD, "atomicityGroup": "g"}], "requests/0/atomicityGroup"),
         (["GET /"], "requests/0: must be an object"),
         ({"1": ADD}, "an array of requests"),

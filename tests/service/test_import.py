@@ -166,7 +166,7 @@ def test_what_the_service_alone_refuses_is_a_reject_too(
     outcome = run("--rejects", str(rejects), content=content)
     assert outcome.counts == [1, 0, 0, 2]
     assert outcome.code == 1
-    assert "line 2: the business has another customer with the id taken, which stays as it is" in outcome.err
+    assert "line 2: the business has another customer with the id taken, which is unchanged" in outcome.err
     assert "line 4: the business has another customer with the id own" in outcome.err
     assert rejects.read_text().count("another customer") == 2
     assert names(client, business) == ["Bob", "Somebody"]
@@ -242,7 +242,7 @@ def test_a_file_of_excel_and_mapped_columns(run: Run, client: httpx.Client, busi
           encoding="utf-8-sig", delimiter=";")  # fmt: skip
     refused = run()
     assert refused.code == 2
-    assert "Column 'Telefon' is no property of a customer." in refused.err
+    assert "Column 'Telefon' is not a property of a customer." in refused.err
     maps = ["Vorname=displayName", "Nachname=displayName", "E-Mail=emailAddress", "Telefon=phones[home].number", "*="]
     assert run(*(part for one in maps for part in ("--map", one))).counts == [1, 0, 0, 0]
     (found,) = customers(client, business)
@@ -310,7 +310,7 @@ async def redirect(_: FaultProxy, __: web.Request) -> web.Response:
     ("fault", "says"),
     [
         (redirect, "redirects to https://elsewhere.invalid/"),
-        (status(404), "no such service, or one without $batch"),
+        (status(404), "no service with $batch"),
         (status(400, body={"error": {"message": "Not so."}}), "refuses the request with status 400: Not so."),
         (status(503), "cannot be reached, or fails"),
         (status(429, retry_after=3600), "asks to wait 3600 seconds"),

@@ -59,7 +59,7 @@ def test_members_are_added_listed_changed_and_removed(run: Run, service: Service
     assert run("members", "list", *of) == (0, "", f"{business} has no members.\n")
     code, said, _ = run("members", "add", *of, "--user", user.upper(), "--role", "viewer")
     assert code == 0
-    assert said.startswith(f"user {user} is viewer of {business} now; was no member. Changed by ")
+    assert said.startswith(f"user {user} is viewer of {business} now; was not a member. Changed by ")
     headers = {"Authorization": f"Bearer {issuer.token({**DELEGATED, 'oid': user})}"}
     with httpx.Client(base_url=service.base, headers=headers) as client:
         assert client.get(BETA.format(business)).status_code == 200
@@ -76,7 +76,7 @@ def test_members_are_added_listed_changed_and_removed(run: Run, service: Service
     assert run("members", "remove", *of, "--user", user) == (
         1,
         "",
-        f"user {user} is no member of {business}. Nothing was removed.\n",
+        f"user {user} is not a member of {business}. Nothing was removed.\n",
     )
     # A group with the same id is somebody else.
     assert run("members", "remove", *of, "--user", group)[0] == 1

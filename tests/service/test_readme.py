@@ -10,7 +10,7 @@ import pytest
 
 from customers import routes
 from customers.errors import GraphError
-from customers.routes import Route
+from customers.route import Route
 from customers.settings import Settings
 
 README = Path("README.md").read_text()

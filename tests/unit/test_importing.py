@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from customers.cli.importing import IMPORT, Refusals, Valid, check, derived_id
+from customers.cli.importing import IMPORT, check
+from customers.cli.lines import Valid, derived_id
 from customers.cli.records import File
+from customers.cli.rejects import Refusals
 from customers.keys import is_key
 
 

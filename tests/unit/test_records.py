@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from customers.cli.command import UsageError
-from customers.cli.records import MAX_LENGTH, File, Record, Rejects
+from customers.cli.records import MAX_LENGTH, File, Record
+from customers.cli.rejects import Rejects
 
 HEADER = "displayName,emailAddress,phone\n"
 

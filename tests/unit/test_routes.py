@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customers.auth import Permission
-from customers.routes import ROUTES, Route, match, resolve
+from customers.route import Route
+from customers.routes import ROUTES, match, resolve
 from infra.local.routing import Route as HostRoute
 from infra.local.routing import Routes
 

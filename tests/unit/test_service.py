@@ -10,7 +10,8 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
 from customers.cli.command import UsageError
-from customers.cli.service import EntraTokens, VariableToken, read_url, seconds_of
+from customers.cli.service import read_url, seconds_of
+from customers.cli.tokens import EntraTokens, VariableToken
 
 
 @pytest.mark.parametrize(
