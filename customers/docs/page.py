@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import azure.functions as func
 from pydantic_core import to_json
+from werkzeug.http import parse_accept_header
 
 from customers import response
 from customers.docs.openapi import describe, sign_in_scope
@@ -148,7 +149,7 @@ def file(request: Request, settings: "Settings") -> func.HttpResponse:
 
 def _compressed(request: Request, found: _File, media_type: str) -> func.HttpResponse:
     headers = {"ETag": f'"{found.integrity}"', "Cache-Control": _FOR_GOOD, "Vary": "Accept-Encoding"}
-    if "gzip" not in (request.header("accept-encoding") or ""):
+    if not parse_accept_header(request.header("accept-encoding"))["gzip"]:
         return response.resource(request, found.body, media_type, headers)
     return response.resource(request, _zipped(found), media_type, {**headers, "Content-Encoding": "gzip"})
 
