@@ -43,7 +43,7 @@ def split(body: bytes) -> list[list[tuple[str, Value]]]:
         raise BadRequest("The body must be valid JSON in UTF-8.") from None
     unknown = [name for name, _ in properties if name != "requests" and "@" not in name]
     if unknown:
-        raise BadRequest.because([Detail("extra_forbidden", name[:128], "must be left out") for name in unknown[:50]])
+        raise BadRequest.because([Detail("extra_forbidden", name[:128], "must be left out") for name in unknown])
     found = [value for name, value in properties if name == "requests"]
     if len(found) != 1 or not isinstance(found[0], _Members):
         raise BadRequest.because([Detail("missing", "requests", "must be an array of requests, given exactly once")])

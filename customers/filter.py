@@ -112,7 +112,7 @@ def _misplaced_tolower() -> BadRequest:
 
 
 class _Translation:
-    """One walk over the tree of a filter. The SDK needs single spaces between words to find its parameters."""
+    """One walk over the tree of a filter. No value is in the text: each is a parameter, ``@p0`` and so on."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, str | datetime] = {}

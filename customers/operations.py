@@ -24,6 +24,9 @@ from customers.table import CustomersTable
 _HEALTH_REMEMBERED = 1.0
 """In seconds: how long the result of a health check is used again."""
 
+_LONGEST_BATCH = 220.0
+"""In seconds: Azure ends a request after 230, and nobody would learn what a batch has done."""
+
 _MAX_HEALTH_WAITING = 16
 """Health checks that may wait for storage at the same time."""
 
@@ -144,8 +147,13 @@ class Operations:
         )
         responses: dict[str, func.HttpResponse] = {}
         done: dict[str, func.HttpResponse] = {}
+        clock = asyncio.get_running_loop().time
+        # A request has the budget for storage, and as much for the caller's role.
+        latest = clock() + _LONGEST_BATCH - 2 * self._settings.budget
         for group in groups:
             members = [batch.unless_failed(member, done) for member in group]
+            if done and clock() > latest:
+                members = [_too_late(member) for member in members]
             with closing(InsertGroup(self._connection.insert, operation_id=request.id)) as inserts:
                 places = [inserts.place() if member.method == "POST" else None for member in members]
                 found = await asyncio.gather(*map(partial(_perform, request), members, places))
@@ -177,6 +185,12 @@ class Operations:
 
     def _forget_health(self) -> None:
         self._health = None
+
+
+def _too_late(member: Member) -> Member:
+    """The member, refused because those before it have taken the time of the batch."""
+    late = ServiceUnavailable("Not done, because the requests before it took too long. Send it again.", retry_after=1)
+    return member._replace(problem=member.problem or late)
 
 
 async def _perform(request: Request, member: Member, place: Place | None) -> func.HttpResponse:

@@ -112,7 +112,8 @@ def healthy(request: Request) -> func.HttpResponse:
 def resource(request: Request, body: bytes, media_type: str, headers: dict[str, str]) -> func.HttpResponse:
     """What is the same for every caller; ``headers`` have its ETag and how long it may be kept."""
     if request.if_none_match and request.if_none_match(headers["ETag"]):
-        return _respond(request, 304, headers=headers)
+        # With the type, because a cache takes over the headers of a 304 (RFC 9111, 3.2).
+        return _respond(request, 304, headers=headers, media_type=media_type)
     return _respond(request, 200, body, headers, media_type)
 
 

@@ -216,8 +216,7 @@ def read(path: Path) -> Iterator[Row]:
                         raise UsageError(f"{path} is not a backup that this version can read.")
                 elif "PartitionKey" in value:
                     rows += 1
-                    timestamp, etag = value.pop(_TIMESTAMP), value.pop(_ETAG)
-                    yield Row(value, timestamp, etag, len(line))
+                    yield _row(value, len(line))
                 elif value["rows"] != rows:
                     raise UsageError(
                         f"{path} is damaged: line {number} counts {value['rows']} rows, but it has {rows}."
@@ -232,3 +231,11 @@ def read(path: Path) -> Iterator[Row]:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     if not complete:
         raise UsageError(f"{path} is not complete: its end is missing. Make the backup again, or use an older one.")
+
+
+def _row(value: Any, size: int) -> Row:
+    """The row of a line. Raises KeyError or TypeError if it is none."""
+    if not (isinstance(value, dict) and isinstance(value["PartitionKey"], str) and isinstance(value["RowKey"], str)):
+        raise TypeError
+    timestamp, etag = value.pop(_TIMESTAMP), value.pop(_ETAG)
+    return Row(value, timestamp, etag, size)

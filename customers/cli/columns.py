@@ -44,9 +44,11 @@ _JOINED_BY: Final = {"displayName": " ", "street": ", "}
 _SHORT: Final = {"phone": "phones[0].number"}
 _TARGET = re.compile(r"(\w+)(?:\[(?:(\d{1,3})|(\w+)(?: \d)?)\]\.(\w+))?")
 
-# Excel takes such a cell for a formula, unless an apostrophe is before it: "CSV Injection", OWASP.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_MARKED = re.compile(r"'+[=+\-@\t\r]")
+# Excel takes such a cell for a formula, unless an apostrophe is before it; in Japan, also one that begins with a wide
+# form of these characters: "CSV Injection", OWASP.
+_BEGINNING = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+_FORMULA = re.compile(rf"'*{_BEGINNING}")
+_MARKED = re.compile(rf"'+{_BEGINNING}")
 
 
 class Target(NamedTuple):

@@ -11,6 +11,7 @@ Sources: Content Security Policy Level 3; Subresource Integrity; RFC 9111 (cachi
 """
 
 import gzip
+import zlib
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 import azure.functions as func
 from pydantic_core import to_json
+from werkzeug.http import parse_accept_header
 
 from customers import response
 from customers.docs.openapi import describe, sign_in_scope
@@ -66,7 +68,7 @@ def _files() -> dict[str, _File]:
     for name, integrity in _VIEWER.items():
         try:
             files[name] = _file(name, gzip.decompress((_HERE / "viewer" / f"{name}.gz").read_bytes()))
-        except OSError:
+        except (OSError, EOFError, zlib.error):  # missing, or cut short
             raise NotFound(
                 "This package was made without the page's viewer. Run make viewer, then make the package again."
             ) from None
@@ -146,7 +148,7 @@ def file(request: Request, settings: Settings) -> func.HttpResponse:
 
 def _compressed(request: Request, found: _File, media_type: str) -> func.HttpResponse:
     headers = {"ETag": f'"{found.integrity}"', "Cache-Control": _FOR_GOOD, "Vary": "Accept-Encoding"}
-    if "gzip" not in (request.header("accept-encoding") or ""):
+    if not parse_accept_header(request.header("accept-encoding"))["gzip"]:
         return response.resource(request, found.body, media_type, headers)
     return response.resource(request, _zipped(found), media_type, {**headers, "Content-Encoding": "gzip"})
 

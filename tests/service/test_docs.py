@@ -89,6 +89,15 @@ def test_a_file_is_compressed_for_those_who_can_read_that(anonymous: httpx.Clien
     assert len(raw) < 500_000
     assert gzip.decompress(raw) == plain.content
     assert "Content-Encoding" not in plain.headers
+    assert "Content-Encoding" not in anonymous.get(url, headers={"Accept-Encoding": "gzip;q=0"}).headers
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_that_has_not_changed_keeps_its_type(anonymous: httpx.Client, path: str) -> None:
+    page = anonymous.get(path, headers=BROWSER)
+    again = anonymous.get(path, headers={**BROWSER, "If-None-Match": page.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["Content-Type"] == page.headers["Content-Type"]
 
 
 @pytest.mark.parametrize("name", ["x", "page.js", "..%2Fpage.py", "swagger-ui-bundle.0000000000000000.js"])

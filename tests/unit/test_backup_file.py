@@ -106,6 +106,9 @@ def test_what_lacks_a_row_or_is_something_else_is_refused(tmp_path: Path) -> Non
         (b"".join([lines[0], b"[]\n", *lines[1:]]), "line 2"),
         (b"".join([lines[0], b"{\n", *lines[1:]]), "line 2"),
         (b"".join([lines[0], b'{"PartitionKey": "x"}\n', *lines[1:]]), "line 2"),
+        (b"".join([lines[0], b'"PartitionKey"\n', *lines[1:]]), "line 2"),
+        (b"".join([lines[0], lines[1].replace(b'"RowKey": "1"', b'"x": "1"'), *lines[2:]]), "line 2"),
+        (b"".join([lines[0], lines[1].replace(b'"RowKey": "1"', b'"RowKey": 1'), *lines[2:]]), "line 2"),
         (b"", "not complete"),
     ):
         (tmp_path / "b").write_bytes(gzip.compress(content))

@@ -100,3 +100,9 @@ def test_a_lone_surrogate_is_an_error(name: str) -> None:
     for sent in (request, {**request, "\ud800": 1}, {**request, "headers": {"a": "\ud800"}}):
         with pytest.raises(BadRequest):
             read(json.dumps({"requests": [sent]}).encode())
+
+
+def test_an_error_says_how_many_properties_are_unknown() -> None:
+    with pytest.raises(BadRequest, match="and 50 more") as error:
+        read(json.dumps({f"x{number}": 1 for number in range(60)}).encode())
+    assert len(error.value.details) == 50

@@ -160,6 +160,9 @@ def test_an_apostrophe_before_a_formula_is_the_spreadsheets() -> None:
     assert columns.customer(["'=1+1", "'a@x"]) == {"displayName": "=1+1", "emailAddress": "'a@x"}
     assert cells({"displayName": "=1+1"}) == {"displayName": "'=1+1"}
     assert cells({"displayName": "'=1+1"}) == {"displayName": "''=1+1"}
+    wide = {"displayName": "\uff1d1+1"}
+    assert cells(wide) == {"displayName": "'\uff1d1+1"}
+    assert columns.customer(["'\uff1d1+1", ""]) == wide
 
 
 texts = st.text(max_size=5) | st.sampled_from(["=1", "'=1", "''-", "+49", "@", "'"])
