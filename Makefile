@@ -77,10 +77,10 @@ backup: python
 	@$(COMMAND) backup -o "$(FILE)" $(OPTIONS)
 
 restore: python
-	@$(COMMAND) restore "$(FILE)" $(OPTIONS)
+	@$(COMMAND) restore $(if $(FILE),"$(FILE)") $(OPTIONS)
 
 # A file has no default here. Options: OPTIONS='--skip-known --rejects rejects.csv'
-import export: FILE =
+import export restore: FILE =
 SERVICE = --business "$$BUSINESS" --url "http://127.0.0.1:$${PORT:-7071}" $(OPTIONS)
 import: python
 	@TOKEN="$$($(PYTHON) -m infra.local.issuer token)" $(PYTHON) -m customers import "$(FILE)" $(SERVICE)
@@ -89,7 +89,7 @@ export: python
 	@TOKEN="$$($(PYTHON) -m infra.local.issuer token)" $(PYTHON) -m customers export $(if $(FILE),-o "$(FILE)") $(SERVICE)
 
 reindex: python
-	@$(COMMAND) reindex
+	@$(COMMAND) reindex $(OPTIONS)
 
 members: python
 	@$(COMMAND) members $(ARGS)

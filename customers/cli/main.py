@@ -5,7 +5,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from azure.core.exceptions import AzureError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
 from customers.cli.backup import BACKUP
 from customers.cli.command import Command, Exit, Unreachable, UsageError
@@ -32,8 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     except Unreachable as error:
         return _fail(str(error), Exit.UNREACHABLE)
     except (AzureError, Backpressure, GraphError, TimeoutError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return _fail(f"The table cannot be read or changed: {reason} Run the same command again.", Exit.UNREACHABLE)
+        return _fail(_storage_problem(error), Exit.UNREACHABLE)
     except OSError as error:
         return _fail(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.", Exit.USAGE)
     except KeyboardInterrupt:
@@ -62,3 +61,16 @@ def _parser() -> argparse.ArgumentParser:
 def _fail(message: str, code: Exit) -> Exit:
     print(message, file=sys.stderr)
     return code
+
+
+def _storage_problem(error: Exception) -> str:
+    """What storage's error means for whoever runs a command, and what to do."""
+    if isinstance(error, ClientAuthenticationError):
+        return "You are not signed in to Microsoft Entra ID, or your sign-in has expired. Run az login."
+    if isinstance(error, HttpResponseError) and error.status_code == 403:
+        return (
+            "Storage refuses access. You need the role Storage Table Data Contributor on the account (for a backup, "
+            "Storage Table Data Reader is enough), and its network rules must let you in."
+        )
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"The table cannot be read or changed: {reason} Run the same command again."

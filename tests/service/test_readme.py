@@ -1,6 +1,7 @@
 """What the READMEs describe exists, and what exists they describe: routes, errors, settings, variables, commands."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,3 +107,18 @@ def test_every_error_is_described() -> None:
     assert {(int(status), code) for status, code in rows} == {
         (error.status, error.code) for error in _errors(GraphError)
     }
+
+
+def test_every_link_within_the_documentation_leads_somewhere() -> None:
+    anchors: dict[Path, set[str]] = {}
+    for page in (Path(name) for name in ("README.md", "CONTRIBUTING.md", "infra/README.md", "tests/bench/README.md")):
+        headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+        anchors[page] = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for page in anchors:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, anchor = link.partition("#")
+            if "://" in path:
+                continue
+            target = Path(os.path.relpath(page.parent / path)) if path else page
+            assert target.exists(), (page, link)
+            assert not anchor or anchor in anchors[target], (page, link)
