@@ -76,10 +76,11 @@ def format_timestamp(value: datetime) -> str:
     return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-_Plain = Annotated[str, AfterValidator(_refuse_control_characters), _NO_CONTROL_CHARACTERS]
-_Text = Annotated[_Plain, Field(max_length=MAX_TEXT)]
-_DisplayName = Annotated[_Plain, Field(min_length=1, max_length=MAX_DISPLAY_NAME)]
-_EmailAddress = Annotated[_Plain, Field(min_length=1, max_length=MAX_EMAIL_ADDRESS)]
+# After the limits: Pydantic words a limit for what a function returns as one of a list.
+_PLAIN = AfterValidator(_refuse_control_characters)
+_Text = Annotated[str, Field(max_length=MAX_TEXT), _PLAIN, _NO_CONTROL_CHARACTERS]
+_DisplayName = Annotated[str, Field(min_length=1, max_length=MAX_DISPLAY_NAME), _PLAIN, _NO_CONTROL_CHARACTERS]
+_EmailAddress = Annotated[str, Field(min_length=1, max_length=MAX_EMAIL_ADDRESS), _PLAIN, _NO_CONTROL_CHARACTERS]
 _Timestamp = Annotated[
     datetime,
     PlainSerializer(format_timestamp, return_type=str),

@@ -264,3 +264,17 @@ def test_an_address_is_an_opaque_string_unless_the_settings_ask_for_more(address
 @pytest.mark.parametrize("address", ["ada@example.com", "Ada.O'Brien+x@EXAMPLE.com", "zoë@exämple.com"])
 def test_a_checked_address_is_kept_as_given(address: str) -> None:
     assert read({**GOOD, "emailAddress": address}, email_address_check="smtp").email_address == address
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "displayName: String should have at least 1 character"),
+        ("x" * 257, "displayName: String should have at most 256 characters"),
+    ],
+)
+def test_a_string_of_the_wrong_length_is_told_in_characters(text: str, says: str) -> None:
+    body = json.dumps({"displayName": text, "emailAddress": "a"}).encode()
+    with pytest.raises(BadRequest) as refused:
+        NewCustomer.from_json(body, email_address_check="none")
+    assert refused.value.message == says
