@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from typing import NamedTuple, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from azure.core.credentials import AzureNamedKeyCredential
@@ -24,7 +24,12 @@ from azure.core.exceptions import (
 from azure.data.tables.aio import TableClient
 from yarl import URL
 
-_SCOPE = "https://storage.azure.com/.default"
+SCOPE = "https://storage.azure.com/.default"
+"""What a token for storage is asked for."""
+
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+"""The statuses after which the same request is likely to succeed if it is repeated at once."""
+
 _ERRORS = {401: ClientAuthenticationError, 404: ResourceNotFoundError, 409: ResourceExistsError}
 
 type _Authorize = Callable[[str, str], Awaitable[str]]
@@ -104,6 +109,12 @@ class Direct:
         return _ERRORS.get(response.status_code, HttpResponseError)(response=response)
 
 
+def entity_url(table_url: str, partition_key: str, row_key: str) -> str:
+    """The percent-encoded URL of an entity; a quote in a key is doubled."""
+    keys = (quote(key.replace("'", "''"), safe="") for key in (partition_key, row_key))
+    return "{}(PartitionKey='{}',RowKey='{}')".format(table_url, *keys)
+
+
 def _with_shared_key(credential: AzureNamedKeyCredential) -> _Authorize:
     """Sign the date and the path with the account's key."""
     account, secret = credential.named_key
@@ -123,6 +134,6 @@ def _with_token(credential: AsyncTokenCredential) -> _Authorize:
 
     async def authorize(_: str, __: str) -> str:
         async with requesting:
-            return f"Bearer {(await credential.get_token(_SCOPE)).token}"
+            return f"Bearer {(await credential.get_token(SCOPE)).token}"
 
     return authorize

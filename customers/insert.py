@@ -7,12 +7,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from urllib.parse import quote
 
 from azure.core.exceptions import ResourceExistsError, ServiceResponseError
 from pydantic_core import to_json
 
-from customers.direct import Direct, Response
+from customers.direct import Direct, Response, entity_url
 
 # The rows are JSON in ASCII on one line, so no line of them can be a boundary.
 _BATCH, _CHANGESET = "batch_customers", "changeset_customers"
@@ -90,8 +89,8 @@ def transaction(parts: Iterable[bytes]) -> bytes:
 
 def transaction_part(table_url: str, row: _Row, index_row: _Row) -> bytes:
     """What inserts a row, and its index row in place of an older one if there is any."""
-    keys = ",".join(f"{name}='{_in_url(index_row[name])}'" for name in ("PartitionKey", "RowKey"))
-    operations = (("POST", table_url, row), ("PUT", f"{table_url}({keys})", index_row))
+    index_url = entity_url(table_url, str(index_row["PartitionKey"]), str(index_row["RowKey"]))
+    operations = (("POST", table_url, row), ("PUT", index_url, index_row))
     return b"".join(
         f"--{_CHANGESET}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n"
         f"{method} {url} HTTP/1.1\r\n{_PART_HEADERS}\r\n".encode()
@@ -99,10 +98,6 @@ def transaction_part(table_url: str, row: _Row, index_row: _Row) -> bytes:
         + b"\r\n"
         for method, url, row in operations
     )
-
-
-def _in_url(key: str | datetime) -> str:
-    return quote(str(key).replace("'", "''"), safe="")
 
 
 def _to_entity(row: _Row) -> bytes:

@@ -17,12 +17,11 @@ from azure.core.exceptions import ServiceRequestError, ServiceResponseError
 from azure.data.tables import EdmType, EntityProperty, TableErrorCode
 from pydantic_core import from_json
 
-from customers.direct import Direct, Response
+from customers.direct import TRANSIENT, Direct, Response, entity_url
 
 _PAUSES = (0.05, 0.2)
 """In seconds: a read that failed in a transient way is made again after each."""
 
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _PARAMETER = re.compile(r"@(\w+)")
 
 type FilterValue = str | datetime
@@ -54,8 +53,7 @@ class Read:
 
         Raises ResourceNotFoundError if there is no table, and what else the storage client raises.
         """
-        url = f"{self._direct.table_url}(PartitionKey='{_in_url(partition_key)}',RowKey='{_in_url(row_key)}')"
-        response = await self._send(url)
+        response = await self._send(entity_url(self._direct.table_url, partition_key, row_key))
         if response.status_code == 404 and TableErrorCode.TABLE_NOT_FOUND not in response.text():
             return None
         return _row(self._parse(response))
@@ -97,7 +95,7 @@ class Read:
             except ServiceRequestError:
                 pass
             else:
-                if response.status_code not in _TRANSIENT or "Retry-After" in response.headers:
+                if response.status_code not in TRANSIENT or "Retry-After" in response.headers:
                     return response
             await asyncio.sleep(pause)
         return await self._direct.send("GET", url, {}, query=query)
@@ -112,10 +110,6 @@ class Read:
         if not isinstance(parsed, dict):
             raise ServiceResponseError("the response cannot be read")
         return parsed
-
-
-def _in_url(key: str) -> str:
-    return quote(key.replace("'", "''"), safe="")
 
 
 def _literal(value: FilterValue) -> str:

@@ -23,7 +23,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
-from customers.direct import Direct
+from customers.direct import TRANSIENT, Direct
 from customers.errors import ServiceUnavailable, TooManyRequests
 from customers.insert import Insert
 from customers.read import Read, Row
@@ -198,7 +198,7 @@ def _connect(settings: TableSettings, credential: AsyncTokenCredential | None) -
 def is_transient(error: Exception) -> bool:
     """Whether the same request is likely to succeed if it is repeated at once."""
     if isinstance(error, HttpResponseError):
-        return error.status_code in (408, 429, 500, 502, 503, 504)
+        return error.status_code in TRANSIENT
     return isinstance(error, ServiceRequestError)
 
 
@@ -211,7 +211,7 @@ def raise_unavailable(error: Exception) -> NoReturn:
     if isinstance(error, Backpressure):
         throttled, seconds = error.throttled, error.retry_after
     elif isinstance(error, HttpResponseError):
-        if error.status_code is not None and 400 <= error.status_code < 500 and error.status_code not in (408, 429):
+        if error.status_code is not None and 400 <= error.status_code < 500 and error.status_code not in TRANSIENT:
             raise error
         throttled = error.response is not None and _throttles(error.response)
     elif isinstance(error, TimeoutError):

@@ -22,12 +22,12 @@ from pydantic_core import PydanticCustomError
 from yarl import URL
 
 from customers.cli.command import THE_TABLE, Command, Exit, Unreachable, UsageError, add_business, sign_in
+from customers.direct import SCOPE
 from customers.members import CHANGE, Kind, Principal, Role, change_row, member_row, rows_of
 from customers.settings import TableSettings, check_url
 from customers.storage import Connection, NoSuchRow, Operation, etag_of, remove, replace
 
 _GRAPH = "https://graph.microsoft.com"
-_STORAGE_SCOPE = "https://storage.azure.com/.default"
 _MAX_ATTEMPTS = 20
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
@@ -95,7 +95,7 @@ async def operator(credential: AsyncTokenCredential | None) -> str:
     if credential is None:
         return f"{getpass.getuser()} (local)"
     try:
-        token = await credential.get_token(_STORAGE_SCOPE)
+        token = await credential.get_token(SCOPE)
     except ClientAuthenticationError as error:
         raise Unreachable("You are not signed in to Microsoft Entra ID. Run az login, then this again.") from error
     # Storage verifies the token; here it only says who that is.
